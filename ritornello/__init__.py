@@ -1,0 +1,1 @@
+"""Ritornello: recurrent sequence models, written once and run every way."""

@@ -1,0 +1,155 @@
+"""Which code runs an op: every backend declares its kernels here, by name; none is imported before its first use.
+
+A kernel is a module with
+
+    forward(*tensors, *attributes, save) -> (outputs, trace)
+    backward(grads, trace, needs, *tensors, *attributes) -> one gradient or None for each tensor
+    trace_size(*tensors, *attributes) -> int            # optional: bytes of `trace`
+
+`tensors` and `attributes` come in the order of the op's schema, absent tensors as None. `trace` is a flat uint8 tensor
+of what the forward pass kept for the backward pass, or None; it is asked for by `save`. The op has checked the
+shapes and brought the dtypes together, and never calls a kernel with nothing to do (an empty batch, no time steps).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ritornello.errors import BackendError, nearest
+from ritornello.typing import FLOATING, Tensor
+
+__all__ = ["BACKENDS", "Kernel", "Record", "active_method", "backend", "explain", "record", "register", "resolve", "lookup"]
+
+BACKENDS = ("triton", "native", "torch", "reference")
+"""Every backend, the one that is preferred first."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One op in one backend: where its code is, and what it can run."""
+
+    op: str
+    backend: str
+    target: str
+    devices: frozenset[str] | None = None  # None: every device
+    dtypes: frozenset[torch.dtype] = frozenset(FLOATING)
+    limits: Callable[..., str | None] | None = field(default=None, compare=False)
+
+    def refusal(self, lead: Tensor, arguments: Sequence[Any]) -> str | None:
+        """Why this kernel cannot run the call, or None where it can."""
+        if self.devices is not None and lead.device.type not in self.devices:
+            return f"it runs on {', '.join(sorted(self.devices))}, the tensors are on {lead.device.type}"
+        if lead.dtype not in self.dtypes:
+            return f"it does not take {lead.dtype}"
+        return self.limits(*arguments) if self.limits is not None else None
+
+    def load(self) -> Any:
+        """The kernel's module, imported on first use."""
+        return importlib.import_module(self.target)
+
+
+_kernels: dict[tuple[str, str], Kernel] = {}
+_forced: ContextVar[str | None] = ContextVar("ritornello_backend", default=None)
+
+
+def register(kernel: Kernel) -> None:
+    """Make `kernel` known. The last one registered for an op and a backend wins."""
+    _kernels[kernel.op, kernel.backend] = kernel
+
+
+def lookup(op: str, backend: str) -> Kernel:
+    return _kernels[op, backend]
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Run every op inside with the backend `name`: ``"reference"``, ``"torch"``, ``"native"`` or ``"triton"``.
+
+    For tests and debugging. The choice is made at the forward pass and kept for its backward pass and recomputation.
+
+    Raises:
+        BackendError: no such backend; or, at the call of an op, that backend cannot run it (the ones that can are named).
+    """
+    if name not in BACKENDS:
+        raise BackendError(f"There is no backend {name!r}. {nearest(name, BACKENDS)}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def resolve(op: str, lead: Tensor, arguments: Sequence[Any]) -> str:
+    """The backend that runs this call: the forced one, or the first that can."""
+    forced = _forced.get()
+    if forced is None:
+        for name in BACKENDS:
+            kernel = _kernels.get((op, name))
+            if kernel is not None and kernel.refusal(lead, arguments) is None:
+                return name
+        raise BackendError(f"No backend runs {op} on {lead.device.type} in {lead.dtype}.")
+    kernel = _kernels.get((op, forced))
+    reason = f"it has no kernel for {op}" if kernel is None else kernel.refusal(lead, arguments)
+    if reason is not None:
+        able = [n for n in BACKENDS if (op, n) in _kernels and _kernels[op, n].refusal(lead, arguments) is None]
+        raise BackendError(f"Backend {forced!r} cannot run this call of {op}: {reason}. These can: {', '.join(able)}.")
+    return forced
+
+
+# ------------------------------------------------------------------------------------------------------ what was run
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of `explain`: an op (or a cell's loop), the method that called it, and the backend that ran it."""
+
+    op: str
+    method: str
+    backend: str
+
+    def __str__(self) -> str:
+        return f"{self.op}: {self.method} on {self.backend}"
+
+
+_log: ContextVar[list[Record] | None] = ContextVar("ritornello_explain", default=None)
+_method: ContextVar[str] = ContextVar("ritornello_method", default="")
+
+
+@contextmanager
+def explain() -> Iterator[list[Record]]:
+    """List the op, method and backend of every call inside, in order of first use."""
+    log: list[Record] = []
+    token = _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.reset(token)
+
+
+@contextmanager
+def active_method(name: str) -> Iterator[None]:
+    """Note the method under which ops are called, for `explain`."""
+    if torch.compiler.is_compiling() or _log.get() is None:
+        yield
+        return
+    token = _method.set(name)
+    try:
+        yield
+    finally:
+        _method.reset(token)
+
+
+def record(op: str, backend: str) -> None:
+    """Add a line to the log of `explain`, where one is open."""
+    if torch.compiler.is_compiling():
+        return
+    log = _log.get()
+    if log is not None:
+        log.append(Record(op, _method.get(), backend))

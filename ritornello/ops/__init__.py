@@ -1,0 +1,23 @@
+"""Recurrences as functions on tensors. Each takes an initial state and returns its output and the final state."""
+
+from __future__ import annotations
+
+from ritornello.ops.causal_conv import causal_conv
+from ritornello.ops.delta_rule import delta_rule
+from ritornello.ops.diagonal_scan import diagonal_scan
+from ritornello.ops.dplr import dplr
+from ritornello.ops.linear_attention import linear_attention
+from ritornello.ops.mlstm import mlstm
+from ritornello.ops.selective_scan import selective_scan
+from ritornello.ops.softmax_scan import softmax_scan
+
+__all__ = [
+    "causal_conv",
+    "delta_rule",
+    "diagonal_scan",
+    "dplr",
+    "linear_attention",
+    "mlstm",
+    "selective_scan",
+    "softmax_scan",
+]

@@ -1,0 +1,111 @@
+"""Checks of what an op was given. Every message names the tensor, what it has and what was wanted."""
+
+from __future__ import annotations
+
+import torch
+
+from ritornello.errors import InputError
+from ritornello.typing import FLOATING, Tensor, accumulation_dtype
+
+__all__ = ["flow_batch", "matrix_state", "shapes", "together"]
+
+
+def shapes(op: str, sizes: dict[str, int], **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
+    """Check tensors against named dimensions, and return the sizes of the names.
+
+    ``shapes("gla", {}, q=(q, "B T H K"), v=(v, "B T H V"))`` binds B, T, H, K from `q` and demands them of `v`.
+    A None is passed over.
+    """
+    for name, (tensor, pattern) in tensors.items():
+        if tensor is None:
+            continue
+        wanted = pattern.split()
+        got = tensor.shape
+        if len(got) == len(wanted):
+            for letter, size in zip(wanted, got, strict=True):
+                if sizes.setdefault(letter, size) != size:
+                    break
+            else:
+                continue
+        known = ", ".join(f"{letter}={sizes[letter]}" for letter in wanted if letter in sizes)
+        raise InputError(
+            f"`{name}` of {op} has shape {tuple(got)}; wanted ({', '.join(wanted)})"
+            + (f" with {known}." if known else ".")
+            + " Reshape it, or check the tensors before it."
+        )
+    return sizes
+
+
+def together(op: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors of one floating dtype: where they differ (autocast leaves mixtures), the widest of them."""
+    dtype = tensors[0].dtype
+    for t in tensors:
+        if t.dtype != dtype:
+            dtype = torch.promote_types(dtype, t.dtype)
+    if dtype not in FLOATING:
+        raise InputError(f"{op} was given {dtype}; it takes {', '.join(str(d)[6:] for d in FLOATING)}.")
+    return tuple(t if t.dtype == dtype else t.to(dtype) for t in tensors)
+
+
+def matrix_state(
+    op: str,
+    sizes: dict[str, int],
+    v: Tensor,
+    log_decay: Tensor | None,
+    decay: Tensor | None,
+    state: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Wide:
+    """Check what the ops with a matrix state share: heads, at most one form of the decay, the state and its batch.
+
+    Returns the caster to the accumulation dtype.
+    """
+    if sizes["Hv"] % sizes["H"]:
+        raise InputError(
+            f"{op} was given {sizes['Hv']} value heads and {sizes['H']} query and key heads; "
+            "the value heads must be a multiple of the others."
+        )
+    if log_decay is not None and decay is not None:
+        raise InputError(f"{op} was given both `log_decay` and `decay`. Give one: they are two forms of the same decay.")
+    for name, value in (("log_decay", log_decay), ("decay", decay)):
+        if value is not None:
+            shapes(op, sizes, **{name: (value, "B T Hv K" if value.dim() == 4 else "B T Hv")})
+    sizes["N"] = flow_batch(op, cu_seqlens, sizes)
+    shapes(op, sizes, state=(state, "N Hv K V"))
+    return Wide(v, (sizes["N"], sizes["Hv"], sizes["K"], sizes["V"]))
+
+
+class Wide:
+    """Brings gates and states to the accumulation dtype of an input; an absent state becomes zeros."""
+
+    def __init__(self, like: Tensor, shape: tuple[int, ...]):
+        self.like, self.shape, self.dtype = like, shape, accumulation_dtype(like.dtype)
+
+    def __call__(self, tensor: Tensor | None) -> Tensor | None:
+        return tensor if tensor is None or tensor.dtype == self.dtype else tensor.to(self.dtype)
+
+    def state(self, tensor: Tensor | None) -> Tensor:
+        return self.like.new_zeros(self.shape, dtype=self.dtype) if tensor is None else tensor.to(self.dtype)
+
+
+def flow_batch(op: str, cu_seqlens: Tensor | None, sizes: dict[str, int]) -> int:
+    """The batch of the state: B, or the number of sequences where they are packed. Checks `cu_seqlens`."""
+    if cu_seqlens is None:
+        return sizes["B"]
+    if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise InputError(
+            f"`cu_seqlens` of {op} has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
+            "wanted (N + 1,) integers: the starts of N sequences, then the end."
+        )
+    if sizes["B"] != 1:
+        raise InputError(
+            f"{op} was given `cu_seqlens` and a batch of {sizes['B']}. Packed sequences lie along time in a batch of 1."
+        )
+    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
+        ends = cu_seqlens.tolist() if type(cu_seqlens) is Tensor else [0]
+        if ends[0] != 0 or ends[-1] > sizes["T"] or any(a > b for a, b in zip(ends, ends[1:], strict=False)):
+            raise InputError(
+                f"`cu_seqlens` of {op} is {ends[:8]}{'...' if len(ends) > 8 else ''}; wanted 0 first, then never "
+                f"decreasing, and at most the {sizes['T']} time steps there are."
+            )
+    return cu_seqlens.shape[0] - 1

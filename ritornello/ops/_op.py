@@ -1,0 +1,150 @@
+"""What every op has in common: its schema, its fake kernel, its autograd, and the call of the kernel that was chosen.
+
+An op is two operators of ``torch.library``, ``ritornello::NAME`` and ``ritornello::NAME_backward``. Both carry the name of
+the backend as an argument, so the backward pass, a recomputation and a compiled graph use the backend of the forward
+pass. The reference backend is plain differentiable PyTorch and is called as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ritornello.kernels import registry
+from ritornello.typing import Tensor
+
+__all__ = ["Op"]
+
+_library = torch.library.Library("ritornello", "DEF")
+
+Shapes = list[tuple[Sequence[int], torch.dtype]]
+
+
+class Op:
+    """One recurrence on tensors.
+
+    Args:
+        name: the operator's name.
+        tensors: its tensor arguments in order; a trailing ``?`` marks those that may be None. The first one tells
+            device and dtype, by which a kernel is chosen, and its second dimension is time.
+        attributes: its other arguments and their types in the operator's schema, e.g. ``{"scale": "float"}``.
+        outputs: how many tensors it returns: the one over time, and those of the final state.
+        shapes: ``(*tensors, *attributes) -> [(shape, dtype), ...]`` of what it returns.
+        states: for each tensor of the final state, the argument that holds it at the start.
+        fixed: indices of outputs that are not differentiated.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tensors: str,
+        attributes: dict[str, str],
+        *,
+        shapes: Callable[..., Shapes],
+        states: Sequence[str] = ("state",),
+        fixed: Sequence[int] = (),
+    ):
+        self.name, self.shapes, self.fixed = name, shapes, tuple(fixed)
+        marked = tensors.split()
+        self.tensors = [t.rstrip("?") for t in marked]
+        self.arity = len(marked)
+        self.states = [self.tensors.index(s) for s in states]
+        declared = [f"Tensor{'?' * t.endswith('?')} {t.rstrip('?')}" for t in marked]
+        declared += [f"{kind} {a}" for a, kind in attributes.items()]
+        arguments = ", ".join(declared)
+        returned = ", ".join(["Tensor"] * (2 + len(states)))
+        backward = f"{name}_backward"
+        _library.define(f"{name}({arguments}, str backend, bool save) -> ({returned})")
+        _library.define(f"{backward}(Tensor?[] grads, Tensor trace, bool[] needs, {arguments}, str backend) -> Tensor[]")
+        _library.impl(name, self._forward, "CompositeExplicitAutograd")
+        _library.impl(backward, self._backward, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"ritornello::{name}", self._fake_forward, lib=_library)
+        torch.library.register_fake(f"ritornello::{backward}", self._fake_backward, lib=_library)
+        torch.library.register_autograd(
+            f"ritornello::{name}", self._autograd, setup_context=self._setup_context, lib=_library
+        )
+        self._call = getattr(torch.ops.ritornello, name).default
+        self._call_backward = getattr(torch.ops.ritornello, backward).default
+
+    def __call__(self, *arguments: Any) -> tuple[Tensor, ...]:
+        """Run the op on tensors and attributes in the order of the schema: the output, then the final state."""
+        lead = arguments[0]
+        backend = registry.resolve(self.name, lead, arguments)
+        registry.record(self.name, backend)
+        if backend == "reference":
+            if lead.numel() == 0:
+                return self._nothing_to_do(arguments)
+            with torch.autocast(lead.device.type, enabled=False):
+                return registry.lookup(self.name, backend).load().forward(*arguments, False)[0]
+        save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments[: self.arity])
+        return self._call(*arguments, backend, save)[:-1]
+
+    # ------------------------------------------------------------------------------------------- what the operators do
+
+    def _forward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        *arguments, backend, save = arguments
+        lead = arguments[0]
+        if lead.numel() == 0:
+            return *self._nothing_to_do(arguments), lead.new_empty(0, dtype=torch.uint8)
+        with torch.autocast(lead.device.type, enabled=False):
+            outputs, trace = registry.lookup(self.name, backend).load().forward(*arguments, save)
+        return *outputs, lead.new_empty(0, dtype=torch.uint8) if trace is None else trace
+
+    def _backward(self, grads, trace, needs, *arguments):
+        *arguments, backend = arguments
+        lead = arguments[0]
+        if lead.numel() == 0:
+            return self._pass_through(grads, needs, arguments)
+        with torch.autocast(lead.device.type, enabled=False):
+            found = registry.lookup(self.name, backend).load().backward(tuple(grads), trace, needs, *arguments)
+        return [
+            lead.new_empty(0) if not need else torch.zeros_like(tensor) if grad is None else grad.to(tensor.dtype)
+            for need, grad, tensor in zip(needs, found, arguments, strict=False)
+        ]
+
+    def _nothing_to_do(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
+        """No batch or no time: an empty output, and the state as it came."""
+        outputs = [arguments[0].new_zeros(shape, dtype=dtype) for shape, dtype in self.shapes(*arguments)]
+        for index, place in enumerate(self.states, start=1):
+            if arguments[place] is not None:
+                outputs[index] = arguments[place].clone()
+        return tuple(outputs)
+
+    def _pass_through(self, grads, needs, arguments):
+        lead = arguments[0]
+        found = [torch.zeros_like(t) if n else lead.new_empty(0) for n, t in zip(needs, arguments, strict=False)]
+        for index, place in enumerate(self.states, start=1):
+            if needs[place] and grads[index] is not None:
+                found[place] = grads[index].clone()
+        return found
+
+    def _fake_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        *arguments, backend, save = arguments
+        lead = arguments[0]
+        module = registry.lookup(self.name, backend).load()
+        size = module.trace_size(*arguments) if save and hasattr(module, "trace_size") else 0
+        outputs = [lead.new_empty(shape, dtype=dtype) for shape, dtype in self.shapes(*arguments)]
+        return *outputs, lead.new_empty(size, dtype=torch.uint8)
+
+    def _fake_backward(self, grads, trace, needs, *arguments):
+        lead = arguments[0]
+        return [torch.empty_like(t) if n else lead.new_empty(0) for n, t in zip(needs, arguments, strict=False)]
+
+    def _setup_context(self, ctx, inputs, output):
+        *arguments, ctx.backend, _ = inputs
+        ctx.attributes = arguments[self.arity :]
+        ctx.save_for_backward(*arguments[: self.arity], output[-1])
+        ctx.set_materialize_grads(False)
+        if self.fixed:
+            ctx.mark_non_differentiable(*(output[i] for i in self.fixed))
+
+    def _autograd(self, ctx, *grads):
+        *tensors, trace = ctx.saved_tensors
+        needs = [bool(n) for n in ctx.needs_input_grad[: self.arity]]
+        nothing = (None,) * (len(ctx.attributes) + 2)
+        if all(g is None for g in grads[:-1]):
+            return (None,) * self.arity + nothing
+        found = self._call_backward(list(grads[:-1]), trace, needs, *tensors, *ctx.attributes, ctx.backend)
+        return *(g if n else None for g, n in zip(found, needs, strict=True)), *nothing

@@ -1,0 +1,58 @@
+"""The diagonal scan, h ← a ⊙ h + b."""
+
+from __future__ import annotations
+
+import torch
+
+from ritornello.errors import InputError
+from ritornello.ops import _check
+from ritornello.ops._op import Op
+from ritornello.typing import FLOATING, Tensor, accumulation_dtype
+
+__all__ = ["diagonal_scan"]
+
+
+def _shapes(a, b, state, cu_seqlens):
+    return [(b.shape, b.dtype), (state.shape, state.dtype)]
+
+
+_op = Op("diagonal_scan", "a b state cu_seqlens?", {}, shapes=_shapes)
+
+
+def diagonal_scan(
+    a: Tensor, b: Tensor, state: Tensor | None = None, *, cu_seqlens: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """h_t = a_t ⊙ h_{t−1} + b_t, for all times.
+
+    Args:
+        a: (B, T, \\*S), real of any sign, or complex.
+        b: (B, T, \\*S), likewise.
+        state: h before the first step, (B, \\*S); zero where None.
+        cu_seqlens: (N + 1,) integers, the bounds of N sequences packed along time with B = 1; the state's batch is N.
+
+    Returns:
+        h at all times, (B, T, \\*S) in the dtype of `a` and `b`; and the last h, (B, \\*S) in float32 or wider.
+
+    Raises:
+        InputError: shapes or dtypes that do not fit.
+
+    Source: Martin and Cundy 2018, "Parallelizing Linear Recurrent Neural Nets Over Sequence Length", arXiv:1709.04057.
+    """
+    if b.dim() < 2 or a.shape != b.shape:
+        raise InputError(
+            f"`a` and `b` of diagonal_scan have shapes {tuple(a.shape)} and {tuple(b.shape)}; wanted one shape "
+            "(B, T, ...) for both. Expand the smaller one."
+        )
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    if dtype not in FLOATING and not dtype.is_complex:
+        raise InputError(f"diagonal_scan was given {dtype}; it takes floating or complex tensors.")
+    batch = _check.flow_batch("diagonal_scan", cu_seqlens, {"B": b.shape[0], "T": b.shape[1]})
+    wide = accumulation_dtype(dtype)
+    if state is None:
+        state = b.new_zeros((batch, *b.shape[2:]), dtype=wide)
+    elif state.shape != (batch, *b.shape[2:]):
+        raise InputError(
+            f"`state` of diagonal_scan has shape {tuple(state.shape)}; wanted {(batch, *b.shape[2:])}, "
+            "one value for each sequence and channel."
+        )
+    return _op(a.to(dtype), b.to(dtype), state.to(wide), cu_seqlens)
