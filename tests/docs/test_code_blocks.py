@@ -28,7 +28,7 @@ SECONDS = 300
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: the first word of its info string, the rest of it, its text, and the line where the text starts."""
+    """A fenced block: the first word of its info string, the rest of it, its text, and the line of its text."""
 
     language: str
     info: str
