@@ -6,9 +6,16 @@ from ritornello.ops.causal_conv import causal_conv
 from ritornello.ops.delta_rule import delta_rule
 from ritornello.ops.diagonal_scan import diagonal_scan
 from ritornello.ops.dplr import dplr
+from ritornello.ops.elman import elman
+from ritornello.ops.gru import gru
 from ritornello.ops.linear_attention import linear_attention
+from ritornello.ops.lstm import lstm
+from ritornello.ops.m2rnn import m2rnn
 from ritornello.ops.mlstm import mlstm
+from ritornello.ops.para_gru import para_gru
+from ritornello.ops.para_lstm import para_lstm
 from ritornello.ops.selective_scan import selective_scan
+from ritornello.ops.slstm import slstm
 from ritornello.ops.softmax_scan import softmax_scan
 
 __all__ = [
@@ -16,8 +23,15 @@ __all__ = [
     "delta_rule",
     "diagonal_scan",
     "dplr",
+    "elman",
+    "gru",
     "linear_attention",
+    "lstm",
+    "m2rnn",
     "mlstm",
+    "para_gru",
+    "para_lstm",
     "selective_scan",
+    "slstm",
     "softmax_scan",
 ]

@@ -15,9 +15,16 @@ for _op in (
     "delta_rule",
     "diagonal_scan",
     "dplr",
+    "elman",
+    "gru",
     "linear_attention",
+    "lstm",
+    "m2rnn",
     "mlstm",
+    "para_gru",
+    "para_lstm",
     "selective_scan",
+    "slstm",
     "softmax_scan",
 ):
     _complex = (torch.complex64, torch.complex128) if _op == "diagonal_scan" else ()

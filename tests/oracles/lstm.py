@@ -1,0 +1,22 @@
+"""torch.nn.LSTM, a third party's code: one layer with the identity for its input matrix, so that its input is u."""
+
+from __future__ import annotations
+
+import torch
+
+
+def lstm(u, weight, h, c):
+    steps, gates, width = u.shape[1], u.shape[2], u.shape[3]
+    layer = torch.nn.LSTM(gates * width, width, batch_first=True, bias=False).to(u.dtype)
+    matrices = (torch.eye(gates * width, dtype=u.dtype), dense(weight))
+    y, (h, c) = torch.func.functional_call(
+        layer,
+        dict(zip(("weight_ih_l0", "weight_hh_l0"), matrices, strict=True)),
+        (u.reshape(-1, steps, gates * width), (h[None], c[None])),
+    )
+    return y, (h[0], c[0])
+
+
+def dense(weight):
+    """(gates, heads, out, in) as one matrix over all gates, zero between the heads."""
+    return torch.cat([torch.block_diag(*gate.unbind()) for gate in weight.unbind()])
