@@ -1,1 +1,42 @@
-"""Placeholder."""
+"""The native backend: C kernels for a CPU, one shared library, loaded at the first call of an op.
+
+`SPECIFICATIONS` is the table of them: one line per op. A kernel's module has, beside `forward` and `backward`, what sizes
+it takes in `limits` where it does not take all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ritornello.kernels.registry import Kernel, register
+
+REAL = (torch.float32, torch.float64, torch.bfloat16)
+COMPLEX = (torch.complex64, torch.complex128)
+
+SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
+    # op, and the dtypes of its first tensor; its module has the same name
+}
+
+
+def _limits(target: str) -> Callable[..., str | None]:
+    """Asked at a call: whether the library is there, then what the kernel's own module says."""
+
+    def limits(*arguments: Any) -> str | None:
+        from ritornello.kernels.native import _library
+
+        reason = _library.missing()
+        if reason is None:
+            own = getattr(importlib.import_module(target), "limits", None)
+            reason = own(*arguments) if own is not None else None
+        return reason
+
+    return limits
+
+
+for _op, _dtypes in SPECIFICATIONS.items():
+    _target = f"ritornello.kernels.native.{_op}"
+    register(Kernel(_op, "native", _target, frozenset({"cpu"}), frozenset(_dtypes), _limits(_target)))

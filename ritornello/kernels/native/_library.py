@@ -1,0 +1,113 @@
+"""The shared library: found and loaded at its first use, with ctypes.
+
+A kernel takes one argument, a C struct of 64-bit fields, so its Python side is one `struct.pack` and one call:
+
+    _forward = Entry("diagonal_scan_forward", "5p 7q")     # p: pointer or tensor's address, q: integer, d: double
+    _forward(x.dtype, x.data_ptr(), ..., sizes, strides)
+
+A call checks nothing. The op has checked the shapes; a kernel's wrapper is what knows its strides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import warnings
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from ritornello.errors import BackendError
+from ritornello.kernels.native.build import LIBRARY
+
+__all__ = ["DTYPES", "Entry", "available", "isa", "missing"]
+
+DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+"""The dtypes of activations, and how the symbols of their kernels are called."""
+
+CURE = (
+    "The native CPU kernels are not built, so recurrences on a CPU run in plain PyTorch, many times slower. "
+    "Install a C compiler and run `python -m ritornello.kernels.native.build`."
+)
+
+
+def path() -> Path:
+    """The library's file; ``RITORNELLO_NATIVE_LIBRARY`` names another one, as the sanitized build does."""
+    return Path(os.environ.get("RITORNELLO_NATIVE_LIBRARY") or Path(__file__).with_name(LIBRARY))
+
+
+@cache
+def available() -> bool:
+    """Whether the library can be loaded. If not, it says so once."""
+    try:
+        load()
+    except OSError as error:
+        detail = "" if not path().exists() else f" (loading {path()}: {error})"
+        warnings.warn(CURE + detail, RuntimeWarning, stacklevel=2)
+        return False
+    return True
+
+
+def missing() -> str | None:
+    """Why no native kernel can run, or None: the first line of every kernel's `limits`."""
+    return None if available() else "its library is not built; run `python -m ritornello.kernels.native.build`"
+
+
+@cache
+def load() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path()))
+    library.rit_set_threads.argtypes = [ctypes.c_int64]
+    library.rit_set_threads.restype = None
+    library.rit_supports.argtypes = [ctypes.c_char_p]
+    library.rit_widest.restype = ctypes.c_char_p
+    return library
+
+
+@cache
+def isa() -> str:
+    """The instruction set whose kernels run: the widest of this machine, or what ``RITORNELLO_ISA`` names.
+
+    Raises:
+        BackendError: RITORNELLO_ISA names one that this machine does not have.
+    """
+    wanted = os.environ.get("RITORNELLO_ISA")
+    if not wanted:
+        return load().rit_widest().decode()
+    if not load().rit_supports(wanted.encode()):
+        able = [name for name in ("portable", "avx2", "avx512") if load().rit_supports(name.encode())]
+        raise BackendError(f"RITORNELLO_ISA is {wanted!r}; this machine runs {', '.join(able)}. Unset it, or choose one.")
+    return wanted
+
+
+_threads = 1
+
+
+class Entry:
+    """One C function in its three types, found at its first call.
+
+    Args:
+        name: without prefix and suffixes: ``rit_{name}_{type}_{isa}`` is the symbol.
+        fields: the struct's fields in order, as in `struct`: ``"3q"`` three integers or addresses, ``"d"`` a double.
+    """
+
+    def __init__(self, name: str, fields: str):
+        self.name = name
+        self._pack = struct.Struct("@" + fields.replace(" ", "").replace("p", "q")).pack
+        self._functions: dict[torch.dtype, ctypes._CFuncPtr] = {}
+
+    def __call__(self, dtype: torch.dtype, *values: int | float) -> None:
+        global _threads
+        function = self._functions.get(dtype) or self._find(dtype)
+        threads = torch.get_num_threads()
+        if threads != _threads:
+            load().rit_set_threads(threads)
+            _threads = threads
+        function(self._pack(*values))
+
+    def _find(self, dtype: torch.dtype):
+        function = getattr(load(), f"rit_{self.name}_{DTYPES[dtype]}_{isa()}")
+        function.argtypes, function.restype = [ctypes.c_char_p], None
+        self._functions[dtype] = function
+        return function

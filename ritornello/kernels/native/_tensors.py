@@ -1,0 +1,41 @@
+"""What the wrappers of the kernels share: addresses, strides and packed sequences."""
+
+from __future__ import annotations
+
+import torch
+
+from ritornello.typing import Tensor
+
+__all__ = ["address", "dense", "rows", "starts", "zero_tail"]
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where its first element lies; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def dense(tensor: Tensor | None) -> Tensor | None:
+    """The tensor itself where its last dimension is contiguous, else a contiguous copy."""
+    return tensor if tensor is None or tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
+
+
+def rows(tensor: Tensor) -> Tensor:
+    """(B, T, \\*S) → (B, T, C), C the product of S; last dimension contiguous; a view where the strides allow it."""
+    if tensor.dim() != 3:
+        tensor = tensor.unsqueeze(-1) if tensor.dim() == 2 else tensor.flatten(2)
+    return tensor if tensor.stride(2) == 1 else tensor.contiguous()
+
+
+def starts(cu_seqlens: Tensor | None) -> Tensor | None:
+    """`cu_seqlens` as contiguous int64, which is what C reads."""
+    return None if cu_seqlens is None else cu_seqlens.to(torch.int64).contiguous()
+
+
+def zero_tail(cu_seqlens: Tensor | None, *tensors: Tensor | None) -> None:
+    """Zeros for the times beyond the last sequence, which no kernel visits."""
+    if cu_seqlens is None:
+        return
+    end = int(cu_seqlens[-1])
+    for t in tensors:
+        if t is not None and end < t.shape[1]:
+            t[:, end:] = 0

@@ -1,0 +1,338 @@
+/* One source, many compilations. Every kernel file is compiled for each instruction set (RIT_ISA) and each type of
+ * activations (RIT_F32, RIT_F64 or RIT_BF16), and names its entries after both:
+ *
+ *     RIT_ENTRY(name)(const struct arguments *a) { ... }     ->  rit_name_f32_avx512, ...
+ *
+ * real  what sums, states and decays are: float, or double for double activations
+ * act   what activations are: float, double, or bfloat16 as uint16_t
+ * vec   RIT_LANES reals in one register; GCC's and Clang's vector extension, so + - * / and == < work lane by lane
+ */
+#ifndef RIT_ISA_H
+#define RIT_ISA_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "parallel.h"
+
+#if defined(__AVX512F__)
+#define RIT_BYTES 64
+#elif defined(__AVX2__)
+#define RIT_BYTES 32
+#else
+#define RIT_BYTES 16
+#endif
+
+#if defined(RIT_F64)
+typedef double real;
+typedef int64_t whole;
+typedef double act;
+#define RIT_LANES (RIT_BYTES / 8)
+#define RIT_TYPE f64
+#define REAL(x) x
+#else
+typedef float real;
+typedef int32_t whole;
+#define RIT_LANES (RIT_BYTES / 4)
+#define REAL(x) x##f
+#if defined(RIT_BF16)
+typedef uint16_t act;
+#define RIT_TYPE bf16
+#else
+typedef float act;
+#define RIT_TYPE f32
+#endif
+#endif
+
+typedef real vec __attribute__((vector_size(RIT_BYTES)));
+typedef whole ivec __attribute__((vector_size(RIT_BYTES)));
+
+#define RIT_PASTE3(a, b, c) rit_##a##_##b##_##c
+#define RIT_PASTE(a, b, c) RIT_PASTE3(a, b, c)
+#define RIT_NAME(name) RIT_PASTE(name, RIT_TYPE, RIT_ISA)
+#define RIT_ENTRY(name) __attribute__((visibility("default"))) void RIT_NAME(name)
+#define INLINE static inline __attribute__((always_inline, unused))
+
+/* ---------------------------------------------------------------------------------------------- loads and stores */
+
+INLINE vec vec_set(real x) { return x - (vec){0}; } /* x in every lane */
+
+INLINE vec vec_load(const real *p) {
+    vec x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+INLINE void vec_store(real *p, vec x) { memcpy(p, &x, sizeof x); }
+
+/* The first `count` lanes; the others are zero, and memory beyond them is not touched. */
+INLINE vec vec_load_part(const real *p, int64_t count) {
+    if (count >= RIT_LANES) return vec_load(p);
+#if defined(__AVX512F__) && !defined(RIT_F64)
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+#elif defined(__AVX512F__)
+    return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), p);
+#else
+    vec x = {0};
+    memcpy(&x, p, (size_t)count * sizeof *p);
+    return x;
+#endif
+}
+
+INLINE void vec_store_part(real *p, vec x, int64_t count) {
+    if (count >= RIT_LANES) {
+        vec_store(p, x);
+        return;
+    }
+#if defined(__AVX512F__) && !defined(RIT_F64)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)x);
+#elif defined(__AVX512F__)
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1), (__m512d)x);
+#else
+    memcpy(p, &x, (size_t)count * sizeof *p);
+#endif
+}
+
+#if defined(RIT_BF16)
+typedef uint16_t half_vec __attribute__((vector_size(RIT_BYTES / 2)));
+typedef uint32_t word_vec __attribute__((vector_size(RIT_BYTES)));
+
+INLINE vec vec_from_half(half_vec h) { return (vec)(__builtin_convertvector(h, word_vec) << 16); }
+
+/* To the nearest, ties to even; a NaN keeps a bit of its payload, or it would become an infinity. */
+INLINE half_vec vec_to_half(vec x) {
+    const word_vec bits = (word_vec)x, nan = (word_vec)(x != x);
+    const word_vec rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return __builtin_convertvector((rounded & ~nan) | (((bits >> 16) | 0x40) & nan), half_vec);
+}
+
+INLINE vec act_load(const act *p) {
+    half_vec h;
+    memcpy(&h, p, sizeof h);
+    return vec_from_half(h);
+}
+
+INLINE void act_store(act *p, vec x) {
+    const half_vec h = vec_to_half(x);
+    memcpy(p, &h, sizeof h);
+}
+
+INLINE vec act_load_part(const act *p, int64_t count) {
+    half_vec h = {0};
+    memcpy(&h, p, (size_t)(count < RIT_LANES ? count : RIT_LANES) * sizeof *p);
+    return vec_from_half(h);
+}
+
+INLINE void act_store_part(act *p, vec x, int64_t count) {
+    const half_vec h = vec_to_half(x);
+    memcpy(p, &h, (size_t)(count < RIT_LANES ? count : RIT_LANES) * sizeof *p);
+}
+
+INLINE real act_get(const act *p) {
+    const uint32_t bits = (uint32_t)*p << 16;
+    real x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+INLINE void act_put(act *p, real x) { act_store_part(p, vec_set(x), 1); }
+#else
+INLINE vec act_load(const act *p) { return vec_load(p); }
+INLINE void act_store(act *p, vec x) { vec_store(p, x); }
+INLINE vec act_load_part(const act *p, int64_t count) { return vec_load_part(p, count); }
+INLINE void act_store_part(act *p, vec x, int64_t count) { vec_store_part(p, x, count); }
+INLINE real act_get(const act *p) { return *p; }
+INLINE void act_put(act *p, real x) { *p = x; }
+#endif
+
+/* --------------------------------------------------------------------------------------------- lanes and selection */
+
+/* mask ? a : b, where the lanes of `mask` (of a comparison) are all ones or all zeros. */
+INLINE vec vec_select(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
+
+/* The larger and the smaller; the second where either is NaN. */
+INLINE vec vec_max(vec a, vec b) {
+#if defined(__AVX512F__) && !defined(RIT_F64)
+    return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX512F__)
+    return (vec)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif defined(__AVX2__) && !defined(RIT_F64)
+    return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__AVX2__)
+    return (vec)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
+    return vec_select(a > b, a, b);
+#endif
+}
+
+INLINE vec vec_min(vec a, vec b) { return -vec_max(-a, -b); }
+INLINE vec vec_abs(vec x) { return (vec)((ivec)x & ~(ivec)vec_set(REAL(-0.0))); }
+
+/* The sum of the lanes, in a fixed order: halves onto halves. */
+INLINE real vec_sum(vec x) {
+    real lane[RIT_LANES];
+    memcpy(lane, &x, sizeof x);
+    for (int width = RIT_LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++) lane[i] += lane[i + width];
+    return lane[0];
+}
+
+/* --------------------------------------------------------------------------------------------- functions, by lanes */
+
+#define RIT_EACH(function, x)                                                \
+    ({                                                                       \
+        vec result_ = (x);                                                   \
+        for (int i_ = 0; i_ < RIT_LANES; i_++) result_[i_] = function(result_[i_]); \
+        result_;                                                             \
+    })
+
+#if defined(RIT_F64)
+
+/* Taylor to degree 13 on |r| ≤ ln2 / 2: the rest is below 1e-17. */
+INLINE vec rit_exp_polynomial(vec r) {
+    vec p = vec_set(1.0 / 6227020800.0);
+    static const double inverse[] = {479001600, 39916800, 3628800, 362880, 40320, 5040, 720, 120, 24, 6, 2, 1, 1};
+    for (int i = 0; i < 13; i++) p = p * r + 1.0 / inverse[i];
+    return p;
+}
+#define RIT_MAGIC 0x1.8p52
+#define RIT_LN2_HIGH 6.93147180369123816490e-01
+#define RIT_LN2_LOW 1.90821492927058770002e-10
+#define RIT_EXP_LIMIT 760.0
+#define RIT_MANTISSA 52
+#define RIT_BIAS 1023
+
+INLINE vec vec_log(vec x) { return RIT_EACH(log, x); }
+INLINE vec vec_log1p(vec x) { return RIT_EACH(log1p, x); }
+INLINE vec vec_tanh(vec x) { return RIT_EACH(tanh, x); }
+
+#else
+
+/* Minimax on |r| ≤ ln2 / 2, Moshier's Cephes expf. */
+INLINE vec rit_exp_polynomial(vec r) {
+    vec p = vec_set(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return p * (r * r) + r + 1.0f;
+}
+#define RIT_MAGIC 0x1.8p23f
+#define RIT_LN2_HIGH 0.693359375f
+#define RIT_LN2_LOW -2.12194440e-4f
+#define RIT_EXP_LIMIT 110.0f
+#define RIT_MANTISSA 23
+#define RIT_BIAS 127
+
+#endif
+
+/* eˣ, with infinities, NaN and subnormal results as the C library has them. */
+INLINE vec vec_exp(vec x) {
+    x = vec_max(vec_set(-RIT_EXP_LIMIT), vec_min(vec_set(RIT_EXP_LIMIT), x));
+    const vec shifted = x * REAL(1.44269504088896341) + RIT_MAGIC;
+    const vec n = shifted - RIT_MAGIC;
+    const vec r = (x - n * RIT_LN2_HIGH) - n * RIT_LN2_LOW;
+    const vec p = rit_exp_polynomial(r);
+#if defined(__AVX512F__) && !defined(RIT_F64)
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+#elif defined(__AVX512F__)
+    return (vec)_mm512_scalef_pd((__m512d)p, (__m512d)n);
+#else
+    /* 2ⁿ in two factors, each within the range of the exponent. */
+    const ivec whole_n = (ivec)shifted - (ivec)vec_set(RIT_MAGIC), half = whole_n >> 1;
+    return p * (vec)((half + RIT_BIAS) << RIT_MANTISSA) * (vec)((whole_n - half + RIT_BIAS) << RIT_MANTISSA);
+#endif
+}
+
+#if !defined(RIT_F64)
+
+/* log x for normal x > 0; −∞ for 0, NaN below. Cephes logf. */
+INLINE vec vec_log(vec x) {
+    const ivec bits = (ivec)vec_max(vec_set(0x1p-126f), x);
+    ivec exponent = (bits >> 23) - 126;
+    vec m = (vec)((bits & 0x7fffff) | 0x3f000000); /* in [1/2, 1) */
+    const ivec small = m < 0.70710678f;
+    exponent += small; /* a true lane is −1 */
+    m = m - 1.0f + (vec)((ivec)m & small);
+    const vec z = m * m, e = __builtin_convertvector(exponent, vec);
+    vec p = vec_set(7.0376836292e-2f);
+    p = p * m - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    vec y = p * m * z + e * RIT_LN2_LOW - 0.5f * z;
+    y = m + y + e * RIT_LN2_HIGH;
+    y = vec_select(x == INFINITY, x, y);
+    y = vec_select(x == 0.0f, vec_set(-INFINITY), y);
+    return vec_select((x < 0.0f) | (x != x), vec_set(NAN), y);
+}
+
+/* log(1 + x) for x ≥ 0: what 1 + x rounds away is put back to first order. */
+INLINE vec vec_log1p(vec x) {
+    const vec u = 1.0f + x;
+    return vec_log(u) + vec_select(u < 0x1p60f, (x - (u - 1.0f)) / u, vec_set(0.0f));
+}
+
+/* tanh x: a polynomial near 0, where 1 − 2 / (e²ˣ + 1) cancels. Cephes tanhf. */
+INLINE vec vec_tanh(vec x) {
+    const ivec sign = (ivec)x & (ivec)vec_set(-0.0f);
+    const vec size = (vec)((ivec)x & 0x7fffffff), z = x * x;
+    vec p = vec_set(-5.70498872745e-3f);
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    const vec near = p * z * x + x, far = 1.0f - 2.0f / (vec_exp(size + size) + 1.0f);
+    return vec_select(size < 0.625f, near, (vec)((ivec)far | sign));
+}
+
+#endif
+
+/* 1 / (1 + e⁻ˣ) */
+INLINE vec vec_sigmoid(vec x) { return REAL(1.0) / (REAL(1.0) + vec_exp(-x)); }
+
+/* log σ(x) = min(x, 0) − log(1 + e^{−|x|}), and log(1 + eˣ) = −log σ(−x) */
+INLINE vec vec_log_sigmoid(vec x) { return vec_min(vec_set(0), x) - vec_log1p(vec_exp(vec_min(x, -x))); }
+INLINE vec vec_softplus(vec x) { return -vec_log_sigmoid(-x); }
+
+/* One value, through the same code: so that a step alone and a step in a loop give the same bits. */
+INLINE real real_exp(real x) { return vec_exp(vec_set(x))[0]; }
+INLINE real real_log(real x) { return vec_log(vec_set(x))[0]; }
+INLINE real real_tanh(real x) { return vec_tanh(vec_set(x))[0]; }
+INLINE real real_sigmoid(real x) { return vec_sigmoid(vec_set(x))[0]; }
+INLINE real real_log_sigmoid(real x) { return vec_log_sigmoid(vec_set(x))[0]; }
+
+/* --------------------------------------------------------------------------------------------------- sequences */
+
+/* Where sequence i lies: row and times. `starts` (N + 1) packs N sequences along time in row 0; without it they are rows. */
+struct rit_span {
+    int64_t row, start, end;
+};
+
+INLINE struct rit_span rit_span(const int64_t *starts, int64_t i, int64_t steps) {
+    return starts ? (struct rit_span){0, starts[i], starts[i + 1]} : (struct rit_span){i, 0, steps};
+}
+
+INLINE int64_t rit_min(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t rit_max(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t rit_divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Memory for `count` reals, on a cache line. Freed by free. */
+INLINE real *rit_scratch(int64_t count) {
+    const size_t bytes = ((size_t)count * sizeof(real) + 63) & ~(size_t)63;
+    real *p = aligned_alloc(64, bytes ? bytes : 64);
+    if (!p) abort(); /* as PyTorch's own allocator would have failed at a far larger request */
+    return p;
+}
+
+#endif

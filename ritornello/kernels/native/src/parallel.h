@@ -1,0 +1,25 @@
+/* Work shared among threads. The items are chosen by the caller from the sizes alone, never from the number of threads,
+ * and each is run by one thread from its first to its last operation: so the bits do not depend on that number. */
+#ifndef RIT_PARALLEL_H
+#define RIT_PARALLEL_H
+
+#include <stdint.h>
+
+typedef void (*rit_body)(void *context, int64_t index);
+
+/* How many threads may work on one call, the caller's among them. */
+__attribute__((visibility("default"))) void rit_set_threads(int64_t threads);
+
+/* body(context, i) for every i < n, in any order, on any thread; returns when all are done. */
+void rit_parallel(int64_t n, rit_body body, void *context);
+
+/* The same; where `work`, the number of multiplications or so, does not pay for waking a thread, on the caller alone. */
+static inline void rit_parallel_sized(int64_t n, int64_t work, rit_body body, void *context) {
+    if (work < 50000 || n < 2) {
+        for (int64_t i = 0; i < n; i++) body(context, i);
+    } else {
+        rit_parallel(n, body, context);
+    }
+}
+
+#endif
