@@ -1,0 +1,325 @@
+"""The cases by which every backend of every op is compared with the reference.
+
+A case's numbers are drawn in float64 and rounded to the dtype that is tested, so all dtypes see the same inputs.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ritornello.typing import Tensor, accumulation_dtype
+
+__all__ = ["OpCase", "case", "cases", "op_names", "over_tensors"]
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """One call of an op: its arguments by name, and what is asked of its gradients."""
+
+    op: str
+    name: str
+    dtype: torch.dtype
+    arguments: dict[str, Any]
+    loss: str = "both"  # which results the loss reads: "output", "state" or "both"
+    needs: tuple[str, ...] | None = None  # arguments that want a gradient; None: all
+    expanded: bool = False  # the loss is a sum: its gradient has stride 0
+
+
+class Draw:
+    """Random tensors of one case, the same for every dtype. `dtype` is the inputs', gates are in the accumulation dtype."""
+
+    def __init__(self, seed: str, dtype: torch.dtype, device: str):
+        self.dtype, self.device, self.wide = dtype, device, accumulation_dtype(dtype)
+        self.generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
+
+    def normal(self, *shape: int, gate: bool = False) -> Tensor:
+        complex_ = self.dtype.is_complex
+        drawn = torch.randn(shape, generator=self.generator, dtype=torch.complex128 if complex_ else torch.float64)
+        return self._place(drawn, gate)
+
+    def uniform(self, low: float, high: float, *shape: int, gate: bool = True) -> Tensor:
+        drawn = torch.rand(shape, generator=self.generator, dtype=torch.float64)
+        return self._place(low + (high - low) * drawn, gate)
+
+    def unit(self, *shape: int) -> Tensor:
+        drawn = torch.randn(shape, generator=self.generator, dtype=torch.float64)
+        return self._place(torch.nn.functional.normalize(drawn, dim=-1), False)
+
+    def log_decay(self, kind: str, *shape: int) -> Tensor:
+        """ "mild" in [−0.5, 0]; "strong": −30 a step among −0.01 ones."""
+        if kind == "mild":
+            return self.uniform(-0.5, 0.0, *shape)
+        strong = torch.rand(shape, generator=self.generator) < 0.3
+        return self._place(torch.where(strong, -30.0, -0.01).double(), True)
+
+    def signed(self, *shape: int) -> Tensor:
+        """A decay in [−1, 1] with exact zeros, ones and minus ones, and tiny values."""
+        drawn = 2 * torch.rand(shape, generator=self.generator, dtype=torch.float64) - 1
+        pick = torch.randint(0, 12, shape, generator=self.generator)
+        for index, value in enumerate((0.0, -1.0, 1.0, -1e-20)):
+            drawn = torch.where(pick == index, value, drawn)
+        return self._place(drawn, True)
+
+    def _place(self, drawn: Tensor, gate: bool) -> Tensor:
+        return drawn.to(self.device, self.wide if gate else self.dtype)
+
+
+def strided(x: Tensor) -> Tensor:
+    """The same values, no dimension contiguous."""
+    if x.dim() < 2:
+        return torch.stack([x, x], -1)[..., 0]
+    return torch.stack([x, x], -1)[..., 0].transpose(0, 1).clone(memory_format=torch.preserve_format).transpose(0, 1)
+
+
+# ------------------------------------------------------------------------------------------------- arguments of each op
+
+MATRIX = {
+    "plain": {},
+    "no state": {"state": False},
+    "one step": {"T": 1},
+    "no steps": {"T": 0},
+    "empty batch": {"B": 0},
+    "whole chunks": {"B": 1, "T": 128, "K": 16, "V": 16},
+    "off the chunk": {"B": 1, "T": 133, "K": 16, "V": 16},
+    "odd sizes": {"B": 3, "T": 19, "H": 3, "Hv": 3, "K": 5, "V": 7},
+    "small key": {"K": 3, "V": 20},
+    "wide heads": {"B": 1, "T": 21, "H": 1, "Hv": 1, "K": 72, "V": 40},
+    "grouped heads": {"H": 2, "Hv": 6},
+    "packed": {"T": 90, "cu": [0, 0, 17, 18, 18, 83]},
+    "packed to the end": {"T": 40, "cu": [0, 33, 40]},
+    "nothing packed": {"T": 5, "cu": [0, 0, 0]},
+}
+VECTOR = {
+    "plain": {},
+    "no state": {"state": False},
+    "one step": {"T": 1},
+    "no steps": {"T": 0},
+    "empty batch": {"B": 0},
+    "long": {"B": 1, "T": 300},
+    "odd sizes": {"B": 3, "T": 19, "D": 7},
+    "wide": {"B": 1, "T": 21, "D": 131},
+    "packed": {"T": 90, "cu": [0, 0, 17, 18, 18, 83]},
+    "packed to the end": {"T": 40, "cu": [0, 33, 40]},
+    "nothing packed": {"T": 5, "cu": [0, 0, 0]},
+}
+
+
+class Sizes:
+    """The sizes of a case, and its packing."""
+
+    def __init__(self, draw: Draw, B=2, T=37, H=2, Hv=2, K=8, V=8, D=6, N=4, W=4, state=True, cu=None, **options):
+        self.B, self.T, self.H, self.Hv, self.K, self.V, self.D, self.W = B if cu is None else 1, T, H, Hv, K, V, D, W
+        self.N, self.state, self.options = N, state, options
+        self.rows = self.B if cu is None else len(cu) - 1
+        self.packing = {} if cu is None else {"cu_seqlens": torch.tensor(cu, device=draw.device)}
+
+    def __getattr__(self, name: str) -> Any:
+        return self.options.get(name)
+
+
+def _qkv(d: Draw, z: Sizes, heads: int) -> dict[str, Any]:
+    found = {"q": d.normal(z.B, z.T, z.H, z.K), "k": d.unit(z.B, z.T, z.H, z.K), "v": d.normal(z.B, z.T, heads, z.V)}
+    return found | z.packing
+
+
+def _gate(d: Draw, z: Sizes) -> dict[str, Any]:
+    shape = (z.B, z.T, z.Hv) + ((z.K,) if z.vector else ())
+    if z.signed:
+        return {"decay": d.signed(*shape)}
+    return {"log_decay": d.log_decay(z.decay, *shape)} if z.decay else {}
+
+
+def _matrix_state(d: Draw, z: Sizes) -> dict[str, Any]:
+    return {"state": d.normal(z.rows, z.Hv, z.K, z.V, gate=True)} if z.state else {}
+
+
+def _linear_attention(d: Draw, z: Sizes) -> dict[str, Any]:
+    bonus = {"bonus": d.normal(z.Hv, z.K, gate=True)} if z.bonus else {}
+    return _qkv(d, z, z.Hv) | _gate(d, z) | bonus | _matrix_state(d, z)
+
+
+def _delta_rule(d: Draw, z: Sizes) -> dict[str, Any]:
+    return _qkv(d, z, z.Hv) | {"beta": d.uniform(0.0, 2.0, z.B, z.T, z.Hv)} | _gate(d, z) | _matrix_state(d, z)
+
+
+def _dplr(d: Draw, z: Sizes) -> dict[str, Any]:
+    a = d.unit(z.B, z.T, z.H, z.K)
+    b = (-a.double() * d.uniform(0.0, 1.0, z.B, z.T, z.H, z.K).double()).to(a.dtype)
+    return _qkv(d, z, z.Hv) | {"a": a, "b": b} | _gate(d, z) | _matrix_state(d, z)
+
+
+def _mlstm(d: Draw, z: Sizes) -> dict[str, Any]:
+    gates = {"i": d.uniform(-4, 4, z.B, z.T, z.H), "f": d.uniform(-2, 5, z.B, z.T, z.H)}
+    if z.decay == "strong":
+        gates["f"] = -d.log_decay("strong", z.B, z.T, z.H).abs() + 5
+    state = {
+        "state": (
+            d.normal(z.rows, z.H, z.K, z.V, gate=True),
+            d.normal(z.rows, z.H, z.K, gate=True),
+            d.uniform(-1, 2, z.rows, z.H),
+        )
+    }
+    return _qkv(d, z, z.H) | gates | (state if z.state else {})
+
+
+def _diagonal_scan(d: Draw, z: Sizes) -> dict[str, Any]:
+    shape = (z.B, z.T, z.D, 3) if z.deep else (z.B, z.T, z.D)
+    if d.dtype.is_complex:
+        a = torch.polar(d.uniform(0.3, 1.0, *shape).real.double(), d.uniform(-3, 3, *shape).real.double()).to(d.dtype)
+    else:
+        a = d.log_decay("strong", *shape).exp().to(d.dtype) if z.decay else d.signed(*shape).to(d.dtype)
+    state = {"state": d.normal(z.rows, *shape[2:], gate=True)} if z.state else {}
+    return {"a": a, "b": d.normal(*shape)} | state | z.packing
+
+
+def _softmax_scan(d: Draw, z: Sizes) -> dict[str, Any]:
+    inner, value = (z.D,), (z.D, z.V) if z.vector else (z.D,)
+    found = {"logits": d.normal(z.B, z.T, *inner, gate=True) * 3, "values": d.normal(z.B, z.T, *value)}
+    if z.decay:
+        found["log_decay"] = d.log_decay(z.decay, z.B, z.T, *inner)
+    if z.bonus:
+        found["bonus"] = d.normal(*inner, gate=True)
+    if z.state:
+        rows = (z.rows, *inner)
+        found["state"] = d.normal(*rows, gate=True), d.normal(z.rows, *value, gate=True), d.uniform(0.5, 2, *rows)
+    return found | z.packing
+
+
+def _selective_scan(d: Draw, z: Sizes) -> dict[str, Any]:
+    low, high = (0.001, 0.5) if z.decay != "strong" else (0.01, 12.0)
+    found = {"x": d.normal(z.B, z.T, z.D), "delta": d.uniform(low, high, z.B, z.T, z.D, gate=False)}
+    found |= {"A": -d.uniform(0.2, 3.0, z.D, z.N), "B": d.normal(z.B, z.T, z.N), "C": d.normal(z.B, z.T, z.N)}
+    found |= {} if z.no_skip else {"D": d.normal(z.D, gate=True)}
+    found |= {"state": d.normal(z.rows, z.D, z.N, gate=True)} if z.state else {}
+    return found | {"signed": bool(z.signed)} | z.packing
+
+
+def _causal_conv(d: Draw, z: Sizes) -> dict[str, Any]:
+    found = {"x": d.normal(z.B, z.T, z.D), "weight": d.normal(z.D, z.W)}
+    found |= {} if z.no_bias else {"bias": d.normal(z.D)}
+    found |= {"state": d.normal(z.rows, z.D, z.W - 1)} if z.state else {}
+    return found | {"activation": "silu" if z.silu else None} | z.packing
+
+
+# Each op: how its arguments are drawn, the sizes it is tried in, and its own variants.
+_SPECS: dict[str, tuple[Callable[[Draw, Sizes], dict[str, Any]], dict[str, dict], dict[str, dict]]] = {
+    "linear_attention": (
+        _linear_attention,
+        {name: {"decay": "mild"} | sizes for name, sizes in MATRIX.items()},
+        {
+            "no decay": {},
+            "strong": {"decay": "strong", "T": 133},
+            "vector": {"decay": "mild", "vector": True, "T": 75},
+            "vector strong": {"decay": "strong", "vector": True, "T": 75},
+            "vector packed": {"decay": "mild", "vector": True, "T": 60, "cu": [0, 0, 40, 57]},
+            "vector grouped": {"decay": "mild", "vector": True, "Hv": 4, "K": 5, "V": 9},
+            "signed": {"signed": True, "T": 75},
+            "signed vector": {"signed": True, "vector": True, "T": 75},
+            "bonus": {"bonus": True, "vector": True, "decay": "strong", "T": 40},
+            "bonus scalar": {"bonus": True, "decay": "mild"},
+            "bonus packed": {"bonus": True, "decay": "mild", "T": 40, "cu": [0, 9, 9, 35]},
+        },
+    ),
+    "delta_rule": (
+        _delta_rule,
+        {name: {"decay": "mild"} | sizes for name, sizes in MATRIX.items()},
+        {
+            "no decay": {"T": 70},
+            "strong": {"decay": "strong", "T": 133},
+            "vector": {"decay": "mild", "vector": True, "T": 75},
+            "vector strong": {"decay": "strong", "vector": True, "T": 75},
+            "vector packed": {"decay": "mild", "vector": True, "T": 60, "cu": [0, 0, 40, 57]},
+            "vector grouped": {"decay": "mild", "vector": True, "Hv": 4, "K": 5, "V": 9},
+            "signed": {"signed": True, "T": 75},
+            "signed vector": {"signed": True, "vector": True, "T": 75},
+        },
+    ),
+    "dplr": (
+        _dplr,
+        {name: {"decay": "mild", "vector": True} | sizes for name, sizes in MATRIX.items()},
+        {
+            "scalar": {"decay": "mild"},
+            "strong": {"decay": "strong", "vector": True, "T": 75},
+            "scalar strong": {"decay": "strong", "T": 75},
+        },
+    ),
+    "mlstm": (
+        _mlstm,
+        {name: sizes for name, sizes in MATRIX.items() if name != "grouped heads"},
+        {"strong": {"decay": "strong", "T": 133}},
+    ),
+    "softmax_scan": (
+        _softmax_scan,
+        VECTOR,
+        {
+            "vector values": {"vector": True},
+            "decay": {"decay": "mild"},
+            "strong decay": {"decay": "strong", "T": 75},
+            "strong vector no state": {"decay": "strong", "vector": True, "state": False},
+            "bonus": {"bonus": True, "decay": "mild"},
+            "bonus no state": {"bonus": True, "decay": "strong", "state": False, "vector": True},
+            "packed vector": {"vector": True, "decay": "mild", "T": 40, "cu": [0, 9, 9, 35]},
+        },
+    ),
+    "diagonal_scan": (_diagonal_scan, VECTOR, {"deep": {"deep": True}, "strong": {"decay": "strong"}}),
+    "selective_scan": (
+        _selective_scan,
+        VECTOR,
+        {
+            "no skip": {"no_skip": True},
+            "signed": {"signed": True},
+            "strong": {"decay": "strong", "T": 75},
+            "state of 16": {"N": 16},
+            "state of 5": {"N": 5, "signed": True},
+        },
+    ),
+    "causal_conv": (
+        _causal_conv,
+        VECTOR,
+        {
+            "silu": {"silu": True},
+            "no bias": {"no_bias": True},
+            "width 1": {"W": 1},
+            "width 3": {"W": 3, "silu": True},
+            "shorter than the window": {"T": 2, "W": 5},
+            "packed silu": {"silu": True, "T": 9, "cu": [0, 1, 1, 3, 8]},
+        },
+    ),
+}
+
+
+def op_names() -> list[str]:
+    """Every op there are cases for."""
+    return list(_SPECS)
+
+
+def cases(op: str) -> list[str]:
+    """The names of the cases of `op`."""
+    _, sizes, variants = _SPECS[op]
+    return [*sizes, *variants, "strided", "output alone", "state alone", "one gradient"]
+
+
+def case(op: str, name: str, dtype: torch.dtype = torch.float64, device: str = "cpu") -> OpCase:
+    """The case `name` of `op` in `dtype`."""
+    arguments, sizes, variants = _SPECS[op]
+    table = sizes | variants
+    draw = Draw(f"{op} {name}", dtype, device)
+    found = arguments(draw, Sizes(draw, **table.get(name, table["plain"])))
+    if name == "strided":
+        found = {key: over_tensors(strided, value) if key != "cu_seqlens" else value for key, value in found.items()}
+        return OpCase(op, name, dtype, found, expanded=True)
+    if name in ("output alone", "state alone"):
+        return OpCase(op, name, dtype, found, loss=name.split()[0])
+    return OpCase(op, name, dtype, found, needs=(next(iter(found)),) if name == "one gradient" else None)
+
+
+def over_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """`function` of a tensor or of each in a tuple; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(over_tensors(function, v) for v in value)
+    return function(value) if isinstance(value, Tensor) else value
