@@ -202,7 +202,7 @@ RED = {
     "relative": (wrong_floors, "layers/parts/x.py", "from ...models import backbone"),
     "relative, a neighbour": (wrong_floors, "kernels/x.py", "from ..ops import dplr"),
     "the same floor": (wrong_floors, "lab/x.py", "from ritornello.serve import app"),
-    "in an else of TYPE_CHECKING": (wrong_floors, "ops/x.py", "if TYPE_CHECKING: pass\nelse: from ritornello import cli"),
+    "beside TYPE_CHECKING": (wrong_floors, "ops/x.py", "if TYPE_CHECKING: pass\nelse: from ritornello import cli"),
     "on no floor": (wrong_floors, "helpers.py", ""),
     "testing": (imports_of_testing, "cli/x.py", "from ritornello import testing"),
     "testing, deep": (imports_of_testing, "__init__.py", "def f():\n    from ritornello.testing.suite import conform"),
