@@ -1,1 +1,37 @@
-"""Ritornello: recurrent sequence models, written once and run every way."""
+"""Ritornello: recurrent sequence models. A recurrence is written once; the library runs it every way it can be run."""
+
+from __future__ import annotations
+
+from ritornello import ops, state, transition
+from ritornello._run import Result, run
+from ritornello.cell import AffineCell, Cell
+from ritornello.errors import BackendError, CheckpointError, InputError, RitornelloError, StateError
+from ritornello.kernels.registry import backend, explain
+from ritornello.method import Auto, Chunked, Fused, Method, Scan, Sequential
+from ritornello.state import State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AffineCell",
+    "Auto",
+    "BackendError",
+    "Cell",
+    "CheckpointError",
+    "Chunked",
+    "Fused",
+    "InputError",
+    "Method",
+    "Result",
+    "RitornelloError",
+    "Scan",
+    "Sequential",
+    "State",
+    "StateError",
+    "backend",
+    "explain",
+    "ops",
+    "run",
+    "state",
+    "transition",
+]

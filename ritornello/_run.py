@@ -1,0 +1,61 @@
+"""Run a cell over a sequence."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ritornello.cell import AffineCell, Cell
+from ritornello.errors import InputError
+from ritornello.method import Auto, Method
+from ritornello.sequence import Sequence, leading
+from ritornello.typing import Tensor, Tree
+
+__all__ = ["Result", "run"]
+
+
+class Result(NamedTuple):
+    """The outputs at all times, the last state (pass it on to continue), and how it was run."""
+
+    y: Any
+    state: Tree
+    stats: dict[str, Any]
+
+
+def run(
+    cell: Cell, x: Tree, state: Tree = None, method: Method | None = None, cu_seqlens: Tensor | None = None
+) -> Result:
+    """Run `cell` over `x`.
+
+    Args:
+        cell: a Cell or an AffineCell.
+        x: a tensor (B, T, ...), or a pytree of such.
+        state: what an earlier run returned; the cell's initial state where None.
+        method: how; ``Auto()`` where None.
+        cu_seqlens: (N + 1,) the bounds of N sequences packed along time with B = 1; the state's batch is then N.
+
+    Returns:
+        ``Result(y, state, stats)``.
+
+    Raises:
+        InputError: shapes that do not fit.
+        BackendError: a method that cannot run this cell.
+    """
+    method = Auto() if method is None else method
+    if not isinstance(method, Method):
+        raise InputError(f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None for Auto().")
+    lead = leading(x)
+    if lead.dim() < 2:
+        raise InputError(f"`x` has shape {tuple(lead.shape)}; wanted leading (B, T): a batch, then time.")
+    sequence = Sequence.of(lead, cu_seqlens)
+    u = cell.drive(x)
+    if state is None:
+        state = cell.initial_state(sequence.batch, lead)
+    recurrence = cell.transition(u) if isinstance(cell, AffineCell) else cell
+    chosen = method.choose(recurrence) if isinstance(method, Auto) else method
+    if isinstance(cell, AffineCell):
+        o, last = chosen.solve(recurrence, cell.query(u), state, cu_seqlens)
+        y = cell.finish(u, o)
+    else:
+        h, last = chosen.solve(cell, u, state, cu_seqlens)
+        y = cell.read(u, h)
+    return Result(y, last, {"method": str(chosen)})

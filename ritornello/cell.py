@@ -1,0 +1,96 @@
+"""A recurrence as a person writes it: a module with a `step`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from ritornello.transition import Transition
+from ritornello.typing import Tensor, Tree, accumulation_dtype
+
+__all__ = ["AffineCell", "Cell"]
+
+
+class Cell(nn.Module):
+    """A recurrence h_t = step(u_t, h_{t−1}) with u = drive(x) and y = read(u, h).
+
+    `step`, and `initial_state` or a `state_shape`, are all that must be written:
+
+        class Decaying(rt.Cell):
+            state_shape = (64,)
+            def step(self, u, h):
+                return torch.tanh(0.9 * h + u)
+
+        y, state, _ = rt.run(Decaying(), x)          # x (B, T, 64)
+
+    `step` is pure: it is called with one time, with many flattened into the batch, and under forward-mode derivatives.
+    `drive` and `read` see all times at once and must be pointwise in time. `u` and `h` may be pytrees; `u` has leading
+    (B, T), `step` sees it with leading (B,).
+    """
+
+    state_shape: tuple[int, ...] | None = None
+
+    @abstractmethod
+    def step(self, u: Tree, h: Tree) -> Tree:
+        """The state after one step."""
+        raise NotImplementedError(f"{type(self).__name__} has no step(u, h): write the recurrence there.")
+
+    def initial_state(self, batch: int, like: Tensor) -> Tree:
+        """The state before the first step, with leading (batch,); `like` is x, for device and dtype."""
+        if self.state_shape is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} has neither initial_state(batch, like) nor a state_shape. Write one of them."
+            )
+        return like.new_zeros((batch, *self.state_shape), dtype=accumulation_dtype(like.dtype))
+
+    def drive(self, x: Tree) -> Tree:
+        """What each step is given, computed for all times at once."""
+        return x
+
+    def read(self, u: Tree, h: Tree) -> Any:
+        """The outputs from the states at all times."""
+        return h
+
+    def fused(self, u: Tree, h: Tree, cu_seqlens: Tensor | None = None) -> tuple[Tree, Tree] | None:
+        """All steps in one call of an op: the states at all times and the last one. None where there is no such op."""
+        return None
+
+
+class AffineCell(Cell):
+    """A recurrence whose step is affine in the state (or another associative map): it is written as a Transition.
+
+    `transition(u)`, and where the state is not itself the output `query(u)` and `finish(u, o)`, are all that must be written;
+    `step` and the initial state follow.
+
+        class Leaky(rt.AffineCell):
+            def transition(self, u):
+                return rt.transition.Diagonal(torch.full_like(u, 0.9), u)
+    """
+
+    @abstractmethod
+    def transition(self, u: Tree) -> Transition:
+        """The map of the state at all times; tensors with leading (B, T)."""
+        raise NotImplementedError(f"{type(self).__name__} has no transition(u): return a rt.transition.Transition.")
+
+    def query(self, u: Tree) -> Tree:
+        """What reads the state, for `Transition.scan_read`; None where the state is the output."""
+        return None
+
+    def finish(self, u: Tree, o: Tensor) -> Any:
+        """The outputs from what was read."""
+        return o
+
+    def initial_state(self, batch: int, like: Tensor) -> Tree:
+        if self.state_shape is not None:
+            return super().initial_state(batch, like)
+        with torch.no_grad():  # the transition of no time tells the state's shapes
+            return self.transition(self.drive(like.new_zeros((batch, 1, *like.shape[2:])))).start()
+
+    def step(self, u: Tree, h: Tree) -> Tree:
+        one = self.transition(pytree.tree_map(lambda t: t.unsqueeze(1), u))
+        return one.map(lambda t: t.squeeze(1)).apply(h)
+

@@ -1,0 +1,73 @@
+"""What a method is: a value that says how a recurrence is run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from ritornello.cell import Cell
+from ritornello.errors import BackendError
+from ritornello.kernels.registry import active_method
+from ritornello.transition import Transition
+from ritornello.typing import Tensor, Tree
+
+__all__ = ["Method"]
+
+Recurrence = Transition | Cell
+
+
+class Method(ABC):
+    """How to run a recurrence. Methods are frozen dataclasses; every one gives the same numbers."""
+
+    def solve(
+        self, recurrence: Recurrence, query: Tree, state: Tree, cu_seqlens: Tensor | None = None
+    ) -> tuple[Any, Tree]:
+        """Run `recurrence` over all times.
+
+        Args:
+            recurrence: a Transition, or a Cell that is not affine.
+            query: what reads a transition's state; of a cell, what drives its steps (u, with leading (B, T)).
+            state: the state before the first step.
+            cu_seqlens: (N + 1,) the bounds of sequences packed along time, with B = 1.
+
+        Returns:
+            The outputs at all times (of a cell: its states), and the last state.
+
+        Raises:
+            BackendError: this method cannot run this recurrence; the ones that can are named.
+        """
+        reason = self.refusal(recurrence)
+        if reason is not None:
+            raise BackendError(f"{self} cannot run {type(recurrence).__name__}: {reason} These can: {able(recurrence)}.")
+        query = () if query is None else query  # a pytree without leaves
+        with active_method(str(self)):
+            if isinstance(recurrence, Transition):
+                return self._solve_transition(recurrence, query, state, cu_seqlens)
+            return self._solve_cell(recurrence, query, state, cu_seqlens)
+
+    @abstractmethod
+    def refusal(self, recurrence: Recurrence) -> str | None:
+        """Why this method cannot run the recurrence, as a sentence, or None where it can."""
+
+    @abstractmethod
+    def _solve_transition(self, t: Transition, query: Tree, state: Tree, cu_seqlens: Tensor | None) -> tuple[Any, Tree]: ...
+
+    @abstractmethod
+    def _solve_cell(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None) -> tuple[Any, Tree]: ...
+
+
+def has_fused(recurrence: Recurrence) -> bool:
+    """Whether one call of an op runs the recurrence."""
+    if isinstance(recurrence, Transition):
+        return recurrence.op is not None
+    return type(recurrence).fused is not Cell.fused
+
+
+def able(recurrence: Recurrence) -> str:
+    """The methods that can run a recurrence, for messages."""
+    names = ["Auto()", "Sequential()"]
+    if has_fused(recurrence):
+        names.append("Fused()")
+    if isinstance(recurrence, Transition):
+        names += ["Scan()", "Chunked()"]
+    return ", ".join(names)

@@ -1,0 +1,210 @@
+"""Where sequences begin and end along time: masks, packing, padding, positions and direction, each written once.
+
+Layers see one form only: rows of equal length, or sequences packed end to end in a batch of one with `cu_seqlens`.
+A mask is brought to the packed form by a stable sort (shapes stay static), and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from ritornello.errors import InputError
+from ritornello.typing import Tensor, Tree
+
+__all__ = ["Masked", "Sequence"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """The sequences that lie in a tensor (B, T, ...).
+
+    Args:
+        batch: how many sequences there are: B, or N where they are packed.
+        length: T, the time steps of the tensor.
+        cu_seqlens: (N + 1,) their bounds where they are packed (then B = 1); None for rows of equal length.
+        longest: a bound on the packed sequences' lengths; read from `cu_seqlens` where None.
+    """
+
+    batch: int
+    length: int
+    cu_seqlens: Tensor | None = None
+    longest: int | None = None
+
+    @staticmethod
+    def of(x: Tensor, cu_seqlens: Tensor | None = None) -> Sequence:
+        """The sequences in `x` (B, T, ...), with `cu_seqlens` checked against it."""
+        if cu_seqlens is None:
+            return Sequence(x.shape[0], x.shape[1])
+        if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.is_floating_point():
+            raise InputError(
+                f"`cu_seqlens` has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; wanted (N + 1,) "
+                "integers: the starts of N sequences, then the end."
+            )
+        if x.shape[0] != 1:
+            raise InputError(
+                f"`cu_seqlens` was given with a batch of {x.shape[0]}; packed sequences lie along time in a batch of 1. "
+                "Reshape the input to (1, total, ...), or use a mask."
+            )
+        if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
+            ends = cu_seqlens.tolist()
+            if ends[0] != 0 or ends[-1] > x.shape[1] or any(a > b for a, b in zip(ends, ends[1:], strict=False)):
+                raise InputError(
+                    f"`cu_seqlens` is {ends[:8]}{'...' if len(ends) > 8 else ''}; wanted 0 first, then never "
+                    f"decreasing, and at most the {x.shape[1]} time steps there are."
+                )
+        return Sequence(cu_seqlens.shape[0] - 1, x.shape[1], cu_seqlens.long())
+
+    # ---------------------------------------------------------------------------------------------- times and lengths
+
+    def lengths(self, device: torch.device | None = None) -> Tensor:
+        """(N,) the number of steps of each sequence, int64."""
+        if self.cu_seqlens is None:
+            return torch.full((self.batch,), self.length, dtype=torch.long, device=device)
+        return self.cu_seqlens.diff()
+
+    def owners(self, device: torch.device | None = None) -> Tensor:
+        """(1, T) the sequence to which each packed step belongs; N for the steps beyond the last."""
+        assert self.cu_seqlens is not None
+        steps = torch.arange(self.length, device=self.cu_seqlens.device)
+        return torch.searchsorted(self.cu_seqlens[1:].contiguous(), steps, right=True).unsqueeze(0)
+
+    def positions(self, device: torch.device | None = None) -> Tensor:
+        """(B, T) the index of each step in its own sequence, int64."""
+        steps = torch.arange(self.length, device=device).unsqueeze(0)
+        if self.cu_seqlens is None:
+            return steps.expand(self.batch, -1)
+        return steps - self.cu_seqlens[self.owners().clamp(max=self.batch)]
+
+    def per_step(self, rows: Tensor) -> Tensor:
+        """(N, ...) → (B, T, ...): to every step the value of its sequence (of the last one beyond the end)."""
+        if self.cu_seqlens is None:
+            return rows.unsqueeze(1).expand(-1, self.length, *rows.shape[1:])
+        return rows[self.owners().clamp(max=max(self.batch - 1, 0))]
+
+    # -------------------------------------------------------------------------------------------------- token shift
+
+    def shift(self, x: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """x_{t−1} at every step, and the last x of each sequence.
+
+        Args:
+            x: (B, T, D).
+            previous: (N, D), what came before the first step of each sequence.
+
+        Returns:
+            (B, T, D), and (N, D): `previous` where a sequence has no steps.
+        """
+        previous = previous.to(x.dtype)
+        if self.cu_seqlens is None:
+            return torch.cat([previous.unsqueeze(1), x[:, :-1]], 1)[:, : self.length], (
+                x[:, -1] if self.length else previous
+            )
+        if self.batch == 0 or self.length == 0:
+            return torch.zeros_like(x), previous
+        before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
+        first = (self.positions() == 0).unsqueeze(-1)
+        lengths = self.lengths().unsqueeze(-1)
+        last = x[0, (self.cu_seqlens[1:] - 1).clamp(min=0)]
+        return torch.where(first, self.per_step(previous), before), torch.where(lengths > 0, last, previous)
+
+    # ----------------------------------------------------------------------------------------- packed ↔ padded rows
+
+    def pad(self, tree: Tree) -> Tree:
+        """Packed (1, T, ...) → rows (N, L, ...) of the longest length, each filled up with copies of some step.
+
+        Mask with `valid`, or give the filled steps a meaning, before using them. Rows of equal length stay as they are.
+        """
+        if self.cu_seqlens is None:
+            return tree
+        steps = self.cu_seqlens[:-1].unsqueeze(1) + torch.arange(self._longest(), device=self.cu_seqlens.device)
+        steps = steps.clamp(max=max(self.length - 1, 0))
+        return pytree.tree_map(lambda x: x[0, steps], tree)
+
+    def valid(self, device: torch.device | None = None) -> Tensor:
+        """(N, L) which of the padded steps are steps of their sequence."""
+        longest = self.length if self.cu_seqlens is None else self._longest()
+        return torch.arange(longest, device=device).unsqueeze(0) < self.lengths(device).unsqueeze(1)
+
+    def unpad(self, tree: Tree) -> Tree:
+        """The inverse of `pad`: rows (N, L, ...) → packed (1, T, ...), zero beyond the last sequence."""
+        if self.cu_seqlens is None:
+            return tree
+        owners, positions = self.owners()[0], self.positions()[0]
+        used = owners < self.batch
+        owners, positions = torch.where(used, owners, 0), torch.where(used, positions, 0)
+
+        def take(x: Tensor) -> Tensor:
+            if x.shape[0] == 0 or x.shape[1] == 0:
+                return x.new_zeros(1, self.length, *x.shape[2:])
+            packed = x[owners, positions]
+            return torch.where(used.view(-1, *(1,) * (packed.dim() - 1)), packed, 0).unsqueeze(0)
+
+        return pytree.tree_map(take, tree)
+
+    def _longest(self) -> int:
+        if self.longest is not None:
+            return self.longest
+        return int(self.lengths().max()) if self.batch else 0
+
+    # ------------------------------------------------------------------------------------------------------ direction
+
+    def reverse(self, x: Tensor) -> Tensor:
+        """Every sequence back to front; its own inverse. Steps beyond the last sequence stay where they are."""
+        if self.cu_seqlens is None:
+            return x.flip(1)
+        steps = torch.arange(self.length, device=self.cu_seqlens.device)
+        owners = self.owners()[0]
+        inside = owners.clamp(max=max(self.batch - 1, 0))
+        mirrored = self.cu_seqlens[inside] + self.cu_seqlens[inside + 1] - 1 - steps
+        return x[:, torch.where(owners < self.batch, mirrored, steps)] if self.batch else x
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """Rows of which only some steps count, brought to the packed form: the counting steps of all rows end to end.
+
+    Args:
+        sequence: the packed sequences, one for each row.
+        order: (B·T,) where each packed step comes from.
+        mask: (B, T) bool.
+    """
+
+    sequence: Sequence
+    order: Tensor
+    mask: Tensor
+
+    @staticmethod
+    def of(x: Tensor, mask: Tensor) -> Masked:
+        if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+            raise InputError(
+                f"`mask` has shape {tuple(mask.shape)} and dtype {mask.dtype}; wanted {tuple(x.shape[:2])} bool, True "
+                "where a step counts."
+            )
+        flat = mask.reshape(-1)
+        order = torch.argsort(~flat, stable=True)
+        ends = torch.cat([flat.new_zeros(1, dtype=torch.long), mask.sum(1).cumsum(0)])
+        return Masked(Sequence(mask.shape[0], flat.shape[0], ends, longest=mask.shape[1]), order, mask)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, T, ...) → (1, B·T, ...); what is skipped lies beyond the end as zeros, so that no NaN of it is ever read."""
+        packed = x.flatten(0, 1)[self.order]
+        used = torch.arange(self.sequence.length, device=x.device) < self.sequence.cu_seqlens[-1]
+        return torch.where(used.view(-1, *(1,) * (packed.dim() - 1)), packed, 0).unsqueeze(0)
+
+    def unpack(self, y: Tensor) -> Tensor:
+        """(1, B·T, ...) → (B, T, ...), zero at the skipped steps."""
+        back = torch.empty_like(self.order)
+        back[self.order] = torch.arange(self.order.shape[0], device=self.order.device)
+        rows = y[0, back].unflatten(0, tuple(self.mask.shape))
+        return torch.where(self.mask.view(*self.mask.shape, *(1,) * (rows.dim() - 2)), rows, 0)
+
+
+def leading(tree: Any) -> Tensor:
+    """The first tensor of a tree: it tells batch, time, device and dtype."""
+    leaves = pytree.tree_leaves(tree)
+    if not leaves:
+        raise InputError("An input without tensors was given; wanted a tensor, or a nest of them, with leading (B, T).")
+    return leaves[0]
