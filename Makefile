@@ -5,9 +5,13 @@ TORCH ?= torch==2.13.0
 JOBS ?= 2
 
 BIN := .venv/bin
-READY := .venv/ready
-PEERS := .venv/ready-peers
-PARTS := pyproject.toml constraints.txt $(wildcard setup.py) $(shell find ritornello -name '*.c' -o -name '*.h')
+# Stamps: the environment, the native library, the peers.
+VENV := .venv/stamp
+NATIVE := .venv/stamp-native
+PEERS := .venv/stamp-peers
+READY := $(VENV) $(NATIVE)
+SOURCES := ritornello/kernels/native/src
+LIBRARY := ritornello/kernels/native/_native.so
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
 .DEFAULT_GOAL := help
@@ -47,10 +51,15 @@ clean: ## remove what the other targets made
 	find ritornello -name '*.so' -delete
 
 # torch first and by itself, so that a torch of your choice, once in .venv, stays; constraints.txt does not name it.
-$(READY): $(PARTS)
+$(VENV): pyproject.toml constraints.txt setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install -q "$(TORCH)"
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# The installation has built it; what follows is for a source changed since. Without a compiler one goes on without it.
+$(NATIVE): $(wildcard $(SOURCES)/*) | $(VENV)
+	@test -z "$$(find $(SOURCES) -newer $(LIBRARY) 2>&1)" || $(BIN)/python -m ritornello.kernels.native.build || true
 	@touch $@
 
 $(PEERS): $(READY)
