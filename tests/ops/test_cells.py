@@ -1,4 +1,4 @@
-"""The nonlinear cells: against their oracles, against themselves cut and packed; the native kernels against the loop."""
+"""The nonlinear cells: against their oracles, against themselves cut and packed; native against the loop."""
 
 from __future__ import annotations
 

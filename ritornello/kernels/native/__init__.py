@@ -20,6 +20,7 @@ COMPLEX = (torch.complex64, torch.complex128)
 SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
     # op, and the dtypes of its first tensor; its module has the same name
     "diagonal_scan": REAL + COMPLEX,
+    "lstm": REAL,
 }
 
 

@@ -1,0 +1,87 @@
+"""The Python side of src/cell.h: one struct for every cell with a recurrent matrix, and the gradient of that matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ritornello.kernels.native._library import Entry
+from ritornello.kernels.native._tensors import address, dense, starts, zero_tail
+from ritornello.typing import Tensor, accumulation_dtype
+
+__all__ = ["Cell"]
+
+_FIELDS = "5q 2p p 3q 2p 4p p 4p p p 4p 3p 4p"
+
+
+class Cell:
+    """One cell's entries into the library.
+
+    Args:
+        name: of its C source.
+        slots: how many numbers the trace keeps for each element of h.
+        states: how many of the states are differentiated.
+    """
+
+    def __init__(self, name: str, slots: int, states: int = 1):
+        self.slots, self.states = slots, states
+        self._forward, self._backward = Entry(name, _FIELDS), Entry(f"{name}_backward", _FIELDS)
+
+    def trace_size(self, u: Tensor) -> int:
+        return self.slots * u.shape[0] * u.shape[1] * u.shape[-1] * accumulation_dtype(u.dtype).itemsize
+
+    def forward(self, u, weight, states: Sequence[Tensor], cu_seqlens, save: bool, option: int = 0, bias=None):
+        """(h over time, *the last states), and the trace where `save`."""
+        u, states = dense(u), [s.contiguous() for s in states]
+        y = u.new_empty(u.shape[0], u.shape[1], u.shape[-1])
+        last = [torch.empty_like(s) for s in states]
+        trace = torch.empty(self.trace_size(u), dtype=torch.uint8) if save else None
+        zero_tail(cu_seqlens, y)
+        self._call(self._forward, u, weight, states, cu_seqlens, option, bias, y=y, last=last, trace=trace)
+        return (y, *last), trace
+
+    def backward(self, grads, trace, u, weight, states, cu_seqlens, option: int = 0, bias=None, product: bool = False):
+        """Gradients of u, of the weight, of the states; and of R h, the last gate's, where that is not u's."""
+        dy, *dlast = (None if g is None else g.contiguous() for g in grads)
+        u, states = dense(u), [s.contiguous() for s in states]
+        du = u.new_empty(u.shape)
+        before = u.new_empty(u.shape[0], u.shape[1], u.shape[-1])
+        dproduct = torch.empty_like(before) if product else None
+        dstates = [torch.empty_like(s) for s in states[: self.states]]
+        zero_tail(cu_seqlens, du, before, dproduct)
+        self._call(
+            self._backward, u, weight, states, cu_seqlens, option, bias,
+            trace=trace, dy=dy, dlast=dlast[: self.states], du=du, before=before, dproduct=dproduct, dstate=dstates,
+        )  # fmt: skip
+        return du, _weight_gradient(du, dproduct, before, weight.shape), dstates, dproduct
+
+    def _call(
+        self, entry, u, weight, state, cu_seqlens, option, bias, *,
+        y=None, last=(), trace=None, dy=None, dlast=(), du=None, before=None, dproduct=None, dstate=(),
+    ):  # fmt: skip
+        bounds, weight = starts(cu_seqlens), weight.contiguous()
+        order = None if bounds is None else bounds.diff().argsort(descending=True)
+        entry(
+            u.dtype, state[0].shape[0], u.shape[1], weight.shape[-3], weight.shape[-1], option,
+            address(bounds), address(order), u.data_ptr(), u.stride(0), u.stride(1), u.stride(2) if u.dim() == 4 else 0,
+            weight.data_ptr(), address(bias), *_four(state), address(y), *_four(last), address(trace),
+            address(dy), *_four(dlast), address(du), address(before), address(dproduct), *_four(dstate),
+        )  # fmt: skip
+
+
+def _four(tensors: Sequence[Tensor | None]) -> list[int]:
+    return [address(t) for t in tensors] + [0] * (4 - len(tensors))
+
+
+def _weight_gradient(du: Tensor, dproduct: Tensor | None, before: Tensor, shape: torch.Size) -> Tensor:
+    """Σ over rows and times of (the gradient of R h) hᵀ, head by head, in PyTorch's matrix product."""
+    heads, width = shape[-3], shape[-1]
+    before = before.reshape(-1, heads, width).transpose(0, 1)
+    if dproduct is None:
+        parts = [du.reshape(before.shape[1], -1, heads, width)]
+    else:
+        parts = [du.reshape(before.shape[1], -1, heads, width)[:, :-1], dproduct.reshape(-1, 1, heads, width)]
+    # [head, gate · out, in]: one product per head for all the gates.
+    found = [torch.bmm(p.permute(2, 1, 3, 0).reshape(heads, -1, p.shape[0]), before) for p in parts]
+    return torch.cat(found, 1).unflatten(1, (-1, width)).transpose(0, 1).reshape(shape)

@@ -1,0 +1,300 @@
+/* What the cells with a recurrent matrix share: the product of a few rows with a packed matrix, and the loop over time
+ * for a group of rows and one head. Each cell adds what happens element by element.
+ *
+ * No thread waits for another within a call: the items are (group of rows, head), and an item runs all its times. A group
+ * is at most CELL_ROWS rows, whose accumulators fill the registers; where there are fewer items than two, the rows
+ * are halved. Every sum over the inputs of a row runs from the first to the last, so the bits depend on neither the
+ * groups nor the threads. */
+#ifndef RIT_CELL_H
+#define RIT_CELL_H
+
+#include "isa.h"
+
+enum { CELL_STATES = 4, CELL_PANEL = 2 * RIT_LANES, CELL_ROWS = RIT_BYTES == 64 ? 8 : 6 };
+
+/* Every field is 8 bytes. D = heads * width; tensors without strides are contiguous; absent ones are null. */
+struct cell {
+    int64_t rows, steps, heads, width, option;
+    const int64_t *starts, *order;        /* packed: (rows + 1) bounds, and the rows by falling length */
+    const act *u;                         /* (B, T, gates, D) */
+    int64_t u_row, u_time, u_gate;        /* strides of u */
+    const act *weight;                    /* (gates, heads, width, width) [gate, head, out, in] */
+    const real *bias;                     /* (D) */
+    const real *state[CELL_STATES];       /* (rows, D) */
+    act *y;                               /* (B, T, D) */
+    real *last[CELL_STATES];              /* (rows, D) */
+    real *trace;                          /* (B, T, slots, D), what the backward pass needs */
+    const act *dy;                        /* (B, T, D) */
+    const real *dlast[CELL_STATES];       /* (rows, D) */
+    act *du;                              /* (B, T, gates, D) */
+    act *before;                          /* (B, T, D): h one step earlier */
+    act *dproduct;                        /* (B, T, D): the GRU's gradient of R_n h */
+    real *dstate[CELL_STATES];            /* (rows, D) */
+};
+
+/* One row at one time, in the columns of one head. */
+struct cell_now {
+    const act *u;
+    int64_t u_gate;
+    const real *product;                /* R h, gate after gate */
+    int64_t product_gate;
+    const real *bias;
+    real *state[CELL_STATES];           /* scratch, carried over time */
+    act *y, *du, *before, *dproduct;
+    const act *dy;
+    real *trace;
+    const real *earlier;                /* trace one step earlier, null at the first */
+    const real *first[CELL_STATES];     /* the initial state */
+    int64_t D, width;
+    int64_t option;
+    real *drive;                        /* gradient of the product, gate after gate, width each */
+};
+
+typedef void (*cell_point)(const struct cell_now *now);
+
+struct cell_call {
+    const struct cell *cell;
+    int64_t gates, states, slots, group, tiles;
+    real *packed;
+    int64_t packed_head; /* reals for one head */
+    cell_point point;
+};
+
+/* ------------------------------------------------------------------------------------------------------- product */
+
+/* out[r][j] = Σ_k a[r][k] w[k][j] for R rows and P panels of columns; sums in registers. */
+INLINE void cell_tile(const int R, const int P, int64_t depth, const real *a, int64_t a_row, const real *w, real *out,
+                      int64_t out_row) {
+    vec sum[CELL_ROWS][8];
+    const int64_t panel = depth * CELL_PANEL;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+        for (int p = 0; p < 2 * P; p++) sum[r][p] = (vec){0};
+    for (int64_t k = 0; k < depth; k++) {
+        vec column[8];
+#pragma GCC unroll 8
+        for (int p = 0; p < 2 * P; p++) column[p] = vec_load(w + (p / 2) * panel + k * CELL_PANEL + (p % 2) * RIT_LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            const vec x = vec_set(a[r * a_row + k]);
+#pragma GCC unroll 8
+            for (int p = 0; p < 2 * P; p++) sum[r][p] += x * column[p];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+        for (int p = 0; p < 2 * P; p++) vec_store(out + r * out_row + p * RIT_LANES, sum[r][p]);
+}
+
+#define CELL_TILES(R, P)                                                                                        \
+    case R:                                                                                                     \
+        for (; j + P <= panels; j += P)                                                                         \
+            cell_tile(R, P, depth, a, a_row, w + j * depth * CELL_PANEL, out + j * CELL_PANEL, out_row);        \
+        for (; P > 1 && j < panels; j++)                                                                        \
+            cell_tile(R, 1, depth, a, a_row, w + j * depth * CELL_PANEL, out + j * CELL_PANEL, out_row);        \
+        break;
+
+/* The same for up to CELL_ROWS rows and any number of panels. w is [panel][k][column]. */
+static void cell_product(int64_t rows, int64_t depth, int64_t panels, const real *a, int64_t a_row, const real *w,
+                         real *out, int64_t out_row) {
+    int64_t j = 0;
+    switch (rows) {
+#if RIT_BYTES == 64
+        CELL_TILES(1, 4)
+        CELL_TILES(2, 4)
+        CELL_TILES(3, 2)
+        CELL_TILES(4, 2)
+        CELL_TILES(5, 1)
+        CELL_TILES(6, 1)
+        CELL_TILES(7, 1)
+        CELL_TILES(8, 1)
+#else
+        CELL_TILES(1, 4)
+        CELL_TILES(2, 2)
+        CELL_TILES(3, 1)
+        CELL_TILES(4, 1)
+        CELL_TILES(5, 1)
+        CELL_TILES(6, 1)
+#endif
+    }
+}
+
+/* Panel `tile` of the matrix m[k][j], element (k, j) at m[k * m_row + j * m_column], columns beyond `columns` zero. */
+INLINE void cell_pack(const act *m, int64_t m_row, int64_t m_column, int64_t depth, int64_t columns, int64_t tile,
+                      real *out) {
+    const int64_t first = tile * CELL_PANEL, count = rit_min(CELL_PANEL, columns - first);
+    for (int64_t k = 0; k < depth; k++)
+        for (int64_t j = 0; j < CELL_PANEL; j++)
+            out[k * CELL_PANEL + j] = j < count ? act_get(m + k * m_row + (first + j) * m_column) : 0;
+}
+
+/* -------------------------------------------------------------------------------------------------- one group of rows */
+
+struct cell_row {
+    struct rit_span span;
+    int64_t index; /* of its state */
+};
+
+struct cell_group {
+    int64_t rows, active;
+    struct cell_row row[CELL_ROWS];
+};
+
+/* The rows of one item, the longest first. */
+INLINE struct cell_group cell_group(const struct cell_call *call, int64_t item) {
+    const struct cell *cell = call->cell;
+    struct cell_group group = {.rows = rit_min(call->group, cell->rows - item * call->group)};
+    for (int64_t r = 0; r < group.rows; r++) {
+        const int64_t i = item * call->group + r;
+        group.row[r].index = cell->order ? cell->order[i] : i;
+        group.row[r].span = rit_span(cell->starts, group.row[r].index, cell->steps);
+    }
+    return group;
+}
+
+INLINE int64_t cell_length(const struct cell_row *row) { return row->span.end - row->span.start; }
+
+/* Row r at its time t. */
+INLINE struct cell_now cell_now(const struct cell_call *call, const struct cell_row *row, int64_t head, int64_t t) {
+    const struct cell *cell = call->cell;
+    const int64_t D = cell->heads * cell->width, column = head * cell->width;
+    const int64_t at = row->span.row * cell->steps + row->span.start + t, place = at * D + column;
+    struct cell_now now = {
+        .u = cell->u + row->span.row * cell->u_row + (row->span.start + t) * cell->u_time + column,
+        .u_gate = cell->u_gate,
+        .bias = cell->bias ? cell->bias + column : 0,
+        .y = cell->y + place,
+        .du = cell->du + at * call->gates * D + column,
+        .before = cell->before + place,
+        .dproduct = cell->dproduct + place,
+        .dy = cell->dy ? cell->dy + place : 0,
+        .trace = cell->trace ? cell->trace + at * call->slots * D + column : 0,
+        .D = D,
+        .width = cell->width,
+        .option = cell->option,
+    };
+    now.earlier = t ? now.trace - call->slots * D : 0;
+    for (int64_t s = 0; s < call->states; s++) now.first[s] = cell->state[s] + row->index * D + column;
+    return now;
+}
+
+/* Copy the states of a group between (rows, D) and the scratch (states, rows, padded width). */
+INLINE void cell_gather(const struct cell_call *call, const struct cell_group *group, int64_t head,
+                        const real *const *from, real *scratch, int64_t padded) {
+    const int64_t width = call->cell->width, D = call->cell->heads * width;
+    for (int64_t s = 0; s < call->states; s++)
+        for (int64_t r = 0; r < group->rows; r++) {
+            real *to = scratch + (s * CELL_ROWS + r) * padded;
+            if (from[s])
+                memcpy(to, from[s] + group->row[r].index * D + head * width, (size_t)width * sizeof *to);
+            else
+                memset(to, 0, (size_t)width * sizeof *to);
+            memset(to + width, 0, (size_t)(padded - width) * sizeof *to);
+        }
+}
+
+INLINE void cell_scatter(const struct cell_call *call, const struct cell_group *group, int64_t head, real *const *to,
+                         const real *scratch, int64_t padded) {
+    const int64_t width = call->cell->width, D = call->cell->heads * width;
+    for (int64_t s = 0; s < call->states; s++)
+        for (int64_t r = 0; r < group->rows; r++)
+            if (to[s])
+                memcpy(to[s] + group->row[r].index * D + head * width, scratch + (s * CELL_ROWS + r) * padded,
+                       (size_t)width * sizeof(real));
+}
+
+static void cell_forward_item(void *context, int64_t item) {
+    const struct cell_call *call = context;
+    const struct cell *cell = call->cell;
+    const int64_t head = item % cell->heads, padded = call->tiles * CELL_PANEL;
+    struct cell_group group = cell_group(call, item / cell->heads);
+    real *state = rit_scratch((CELL_STATES + call->gates) * CELL_ROWS * padded);
+    real *product = state + CELL_STATES * CELL_ROWS * padded;
+    cell_gather(call, &group, head, cell->state, state, padded);
+    int64_t active = group.rows;
+    for (int64_t t = 0;; t++) {
+        while (active && cell_length(&group.row[active - 1]) <= t) active--;
+        if (!active) break;
+        cell_product(active, cell->width, call->gates * call->tiles, state, padded,
+                     call->packed + head * call->packed_head, product, call->gates * padded);
+        for (int64_t r = 0; r < active; r++) {
+            struct cell_now now = cell_now(call, &group.row[r], head, t);
+            now.product = product + r * call->gates * padded;
+            now.product_gate = padded;
+            for (int64_t s = 0; s < call->states; s++) now.state[s] = state + (s * CELL_ROWS + r) * padded;
+            call->point(&now);
+        }
+    }
+    cell_scatter(call, &group, head, cell->last, state, padded);
+    free(state);
+}
+
+/* state holds the gradients of the states here; what the point leaves in the first of them is the part of dh that does
+ * not pass through the product. */
+static void cell_backward_item(void *context, int64_t item) {
+    const struct cell_call *call = context;
+    const struct cell *cell = call->cell;
+    const int64_t head = item % cell->heads, padded = call->tiles * CELL_PANEL, depth = call->gates * cell->width;
+    struct cell_group group = cell_group(call, item / cell->heads);
+    real *state = rit_scratch((CELL_STATES + 1) * CELL_ROWS * padded + CELL_ROWS * depth);
+    real *product = state + CELL_STATES * CELL_ROWS * padded, *drive = product + CELL_ROWS * padded;
+    cell_gather(call, &group, head, cell->dlast, state, padded);
+    int64_t active = 0;
+    for (int64_t t = group.rows ? cell_length(&group.row[0]) - 1 : -1; t >= 0; t--) {
+        while (active < group.rows && cell_length(&group.row[active]) > t) active++;
+        for (int64_t r = 0; r < active; r++) {
+            struct cell_now now = cell_now(call, &group.row[r], head, t);
+            for (int64_t s = 0; s < call->states; s++) now.state[s] = state + (s * CELL_ROWS + r) * padded;
+            now.drive = drive + r * depth;
+            call->point(&now);
+        }
+        cell_product(active, depth, call->tiles, drive, depth, call->packed + head * call->packed_head, product, padded);
+        for (int64_t r = 0; r < active; r++)
+            for (int64_t j = 0; j < padded; j += RIT_LANES) {
+                real *dh = state + r * padded + j;
+                vec_store(dh, vec_load(dh) + vec_load(product + r * padded + j));
+            }
+    }
+    cell_scatter(call, &group, head, cell->dstate, state, padded);
+    free(state);
+}
+
+/* ----------------------------------------------------------------------------------------------------- the whole call */
+
+/* Forward: R of each gate, transposed: [head][gate][tile][in][out]. */
+static void cell_pack_forward(void *context, int64_t item) {
+    const struct cell_call *call = context;
+    const int64_t width = call->cell->width, heads = call->cell->heads;
+    const int64_t tile = item % call->tiles, gate = item / call->tiles % call->gates, head = item / call->tiles / call->gates;
+    cell_pack(call->cell->weight + (gate * heads + head) * width * width, 1, width, width, width, tile,
+              call->packed + head * call->packed_head + (gate * call->tiles + tile) * width * CELL_PANEL);
+}
+
+/* Backward: [head][tile][gate, out][in]. */
+static void cell_pack_backward(void *context, int64_t item) {
+    const struct cell_call *call = context;
+    const int64_t width = call->cell->width, heads = call->cell->heads;
+    const int64_t tile = item % call->tiles, gate = item / call->tiles % call->gates, head = item / call->tiles / call->gates;
+    cell_pack(call->cell->weight + (gate * heads + head) * width * width, width, 1, width, width, tile,
+              call->packed + head * call->packed_head + (tile * call->gates + gate) * width * CELL_PANEL);
+}
+
+INLINE void cell_run(const struct cell *cell, int64_t gates, int64_t states, int64_t slots, cell_point point, int backward) {
+    struct cell_call call = {
+        .cell = cell, .gates = gates, .states = states, .slots = slots, .point = point,
+        .tiles = rit_divide_up(cell->width, CELL_PANEL),
+    };
+    call.packed_head = gates * call.tiles * CELL_PANEL * cell->width;
+    call.packed = rit_scratch(cell->heads * call.packed_head);
+    call.group = rit_max(1, rit_min(CELL_ROWS, rit_divide_up(cell->rows * cell->heads, 2)));
+    rit_parallel_sized(cell->heads * gates * call.tiles, cell->heads * call.packed_head,
+                       backward ? cell_pack_backward : cell_pack_forward, &call);
+    const int64_t groups = rit_divide_up(cell->rows, call.group);
+    const int64_t work = (cell->starts ? cell->steps : cell->rows * cell->steps) * cell->heads * call.packed_head;
+    rit_parallel_sized(groups * cell->heads, work, backward ? cell_backward_item : cell_forward_item, &call);
+    free(call.packed);
+}
+
+#endif
