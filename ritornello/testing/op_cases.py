@@ -31,7 +31,7 @@ class OpCase:
 
 
 class Draw:
-    """Random tensors of one case, the same for every dtype. `dtype` is the inputs', gates are in the accumulation dtype."""
+    """Random tensors of one case, the same for every dtype: inputs in `dtype`, gates in the accumulation dtype."""
 
     def __init__(self, seed: str, dtype: torch.dtype, device: str):
         self.dtype, self.device, self.wide = dtype, device, accumulation_dtype(dtype)

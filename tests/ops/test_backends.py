@@ -40,7 +40,7 @@ def test_complex_diagonal_scan_agrees_with_reference(backend, name, dtype):
 
 @pytest.mark.parametrize("op", op_names())
 def test_reference_is_exact_to_float32(op):
-    """The comparison itself holds for the reference in float32: the table leaves room for rounding, and no case is broken."""
+    """The comparison holds for the reference in float32: the table leaves room for rounding, and no case is broken."""
     check_op(op, "reference", dtype=torch.float32)
 
 
