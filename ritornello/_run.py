@@ -42,7 +42,9 @@ def run(
     """
     method = Auto() if method is None else method
     if not isinstance(method, Method):
-        raise InputError(f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None for Auto().")
+        raise InputError(
+            f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None for Auto()."
+        )
     lead = leading(x)
     if lead.dim() < 2:
         raise InputError(f"`x` has shape {tuple(lead.shape)}; wanted leading (B, T): a batch, then time.")

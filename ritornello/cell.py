@@ -93,4 +93,3 @@ class AffineCell(Cell):
     def step(self, u: Tree, h: Tree) -> Tree:
         one = self.transition(pytree.tree_map(lambda t: t.unsqueeze(1), u))
         return one.map(lambda t: t.squeeze(1)).apply(h)
-

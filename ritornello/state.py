@@ -26,7 +26,20 @@ from ritornello import _files
 from ritornello.errors import CheckpointError, StateError
 from ritornello.typing import Tensor
 
-__all__ = ["State", "check", "concat", "detach", "fork", "load", "map_tensors", "nbytes", "rows", "save", "to", "zeros_like"]
+__all__ = [
+    "State",
+    "check",
+    "concat",
+    "detach",
+    "fork",
+    "load",
+    "map_tensors",
+    "nbytes",
+    "rows",
+    "save",
+    "to",
+    "zeros_like",
+]
 
 
 @dataclass(frozen=True, eq=False)

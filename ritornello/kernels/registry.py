@@ -25,7 +25,19 @@ import torch
 from ritornello.errors import BackendError, nearest
 from ritornello.typing import FLOATING, Tensor
 
-__all__ = ["BACKENDS", "Kernel", "Record", "active_method", "backend", "explain", "record", "register", "resolve", "lookup"]
+__all__ = [
+    "BACKENDS",
+    "Kernel",
+    "Record",
+    "active_method",
+    "backend",
+    "explain",
+    "forced",
+    "lookup",
+    "record",
+    "register",
+    "resolve",
+]
 
 BACKENDS = ("triton", "native", "torch", "reference")
 """Every backend, the one that is preferred first."""
@@ -56,7 +68,7 @@ class Kernel:
 
 
 _kernels: dict[tuple[str, str], Kernel] = {}
-_forced: ContextVar[str | None] = ContextVar("ritornello_backend", default=None)
+_forced: str | None = None  # a plain global: torch.compile guards it, and could not see a context variable change
 
 
 def register(kernel: Kernel) -> None:
@@ -72,24 +84,31 @@ def lookup(op: str, backend: str) -> Kernel:
 def backend(name: str) -> Iterator[None]:
     """Run every op inside with the backend `name`: ``"reference"``, ``"torch"``, ``"native"`` or ``"triton"``.
 
-    For tests and debugging. The choice is made at the forward pass and kept for its backward pass and recomputation.
+    For tests and debugging; it holds for every thread of the process. The choice is made at the forward pass and kept
+    for its backward pass and recomputation.
 
     Raises:
-        BackendError: no such backend; or, at the call of an op, that backend cannot run it (the ones that can are named).
+        BackendError: no such backend; or, at the call of an op, one that cannot run it (those that can are named).
     """
     if name not in BACKENDS:
         raise BackendError(f"There is no backend {name!r}. {nearest(name, BACKENDS)}")
-    token = _forced.set(name)
+    global _forced
+    before, _forced = _forced, name
     try:
         yield
     finally:
-        _forced.reset(token)
+        _forced = before
 
 
-def resolve(op: str, lead: Tensor, arguments: Sequence[Any]) -> str:
-    """The backend that runs this call: the forced one, or the first that can."""
-    forced = _forced.get()
-    if forced is None:
+def forced() -> str:
+    """The backend that `backend` asks for, or an empty string."""
+    return _forced or ""
+
+
+def resolve(op: str, forced: str, arguments: Sequence[Any]) -> str:
+    """The backend that runs this call: `forced`, or the first that can. The first argument tells device and dtype."""
+    lead = arguments[0]
+    if not forced:
         for name in BACKENDS:
             kernel = _kernels.get((op, name))
             if kernel is not None and kernel.refusal(lead, arguments) is None:

@@ -38,7 +38,9 @@ class Method(ABC):
         """
         reason = self.refusal(recurrence)
         if reason is not None:
-            raise BackendError(f"{self} cannot run {type(recurrence).__name__}: {reason} These can: {able(recurrence)}.")
+            raise BackendError(
+                f"{self} cannot run {type(recurrence).__name__}: {reason} These can: {able(recurrence)}."
+            )
         query = () if query is None else query  # a pytree without leaves
         with active_method(str(self)):
             if isinstance(recurrence, Transition):
@@ -50,7 +52,9 @@ class Method(ABC):
         """Why this method cannot run the recurrence, as a sentence, or None where it can."""
 
     @abstractmethod
-    def _solve_transition(self, t: Transition, query: Tree, state: Tree, cu_seqlens: Tensor | None) -> tuple[Any, Tree]: ...
+    def _solve_transition(
+        self, t: Transition, query: Tree, state: Tree, cu_seqlens: Tensor | None
+    ) -> tuple[Any, Tree]: ...
 
     @abstractmethod
     def _solve_cell(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None) -> tuple[Any, Tree]: ...

@@ -66,7 +66,9 @@ def matrix_state(
             "the value heads must be a multiple of the others."
         )
     if log_decay is not None and decay is not None:
-        raise InputError(f"{op} was given both `log_decay` and `decay`. Give one: they are two forms of the same decay.")
+        raise InputError(
+            f"{op} was given both `log_decay` and `decay`. Give one: they are two forms of the same decay."
+        )
     for name, value in (("log_decay", log_decay), ("decay", decay)):
         if value is not None:
             shapes(op, sizes, **{name: (value, "B T Hv K" if value.dim() == 4 else "B T Hv")})

@@ -1,8 +1,10 @@
-"""What every op has in common: its schema, its fake kernel, its autograd, and the call of the kernel that was chosen.
+"""What every op has in common: its schema, its fake kernel, its autograd, and the call of the chosen kernel.
 
-An op is two operators of ``torch.library``, ``ritornello::NAME`` and ``ritornello::NAME_backward``. Both carry the name of
-the backend as an argument, so the backward pass, a recomputation and a compiled graph use the backend of the forward
-pass. The reference backend is plain differentiable PyTorch and is called as such.
+An op is two operators of ``torch.library``, ``ritornello::NAME`` and ``ritornello::NAME_backward``. Both carry the name
+of the backend as an argument, so the backward pass and a recomputation use the backend of the forward pass. In a
+compiled graph an empty name stands for the first backend that can, found when the graph runs.
+
+The reference backend is plain differentiable PyTorch, and is called as such outside a compiled graph.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class Op:
         returned = ", ".join(["Tensor"] * (2 + len(states)))
         backward = f"{name}_backward"
         _library.define(f"{name}({arguments}, str backend, bool save) -> ({returned})")
-        _library.define(f"{backward}(Tensor?[] grads, Tensor trace, bool[] needs, {arguments}, str backend) -> Tensor[]")
+        passed = "Tensor?[] grads, Tensor trace, bool[] needs"
+        _library.define(f"{backward}({passed}, {arguments}, str backend) -> Tensor[]")
         _library.impl(name, self._forward, "CompositeExplicitAutograd")
         _library.impl(backward, self._backward, "CompositeExplicitAutograd")
         torch.library.register_fake(f"ritornello::{name}", self._fake_forward, lib=_library)
@@ -71,17 +74,22 @@ class Op:
     def __call__(self, *arguments: Any) -> tuple[Tensor, ...]:
         """Run the op on tensors and attributes in the order of the schema: the output, then the final state."""
         lead = arguments[0]
-        backend = registry.resolve(self.name, lead, arguments)
-        registry.record(self.name, backend)
-        if backend == "reference":
+        backend = registry.forced()
+        if not torch.compiler.is_compiling():  # which cannot look into the choice: it is left to the operator
+            backend = registry.resolve(self.name, backend, arguments)
+            registry.record(self.name, backend)
+        if backend == "reference" and not torch.compiler.is_compiling():
             if lead.numel() == 0:
                 return self._nothing_to_do(arguments)
             with torch.autocast(lead.device.type, enabled=False):
-                return registry.lookup(self.name, backend).load().forward(*arguments, False)[0]
+                return self._kernel(backend, arguments).forward(*arguments, False)[0]
         save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments[: self.arity])
         return self._call(*arguments, backend, save)[:-1]
 
     # ------------------------------------------------------------------------------------------- what the operators do
+
+    def _kernel(self, backend: str, arguments: Sequence[Any]) -> Any:
+        return registry.lookup(self.name, backend or registry.resolve(self.name, "", arguments)).load()
 
     def _forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         *arguments, backend, save = arguments
@@ -89,20 +97,39 @@ class Op:
         if lead.numel() == 0:
             return *self._nothing_to_do(arguments), lead.new_empty(0, dtype=torch.uint8)
         with torch.autocast(lead.device.type, enabled=False):
-            outputs, trace = registry.lookup(self.name, backend).load().forward(*arguments, save)
-        return *outputs, lead.new_empty(0, dtype=torch.uint8) if trace is None else trace
+            outputs, trace = self._kernel(backend, arguments).forward(*arguments, save)
+        # The fake kernel promises contiguous outputs.
+        return *(o.contiguous() for o in outputs), lead.new_empty(0, dtype=torch.uint8) if trace is None else trace
 
     def _backward(self, grads, trace, needs, *arguments):
         *arguments, backend = arguments
         lead = arguments[0]
         if lead.numel() == 0:
             return self._pass_through(grads, needs, arguments)
+        kernel = self._kernel(backend, arguments)
         with torch.autocast(lead.device.type, enabled=False):
-            found = registry.lookup(self.name, backend).load().backward(tuple(grads), trace, needs, *arguments)
+            if hasattr(kernel, "backward"):
+                found = kernel.backward(tuple(grads), trace, needs, *arguments)
+            else:
+                found = self._by_autograd(kernel, grads, needs, arguments)
         return [
-            lead.new_empty(0) if not need else torch.zeros_like(tensor) if grad is None else grad.to(tensor.dtype)
+            lead.new_empty(0)
+            if not need
+            else tensor.new_zeros(tensor.shape)
+            if grad is None
+            else grad.to(tensor.dtype).contiguous()
             for need, grad, tensor in zip(needs, found, arguments, strict=False)
         ]
+
+    def _by_autograd(self, kernel, grads, needs, arguments):
+        """The gradients of a kernel that is differentiable PyTorch: it is run again."""
+        with torch.enable_grad():
+            inputs = [t.detach().requires_grad_() if n else t for n, t in zip(needs, arguments, strict=False)]
+            outputs, _ = kernel.forward(*inputs, *arguments[self.arity :], False)
+            pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
+            wanted = [t for n, t in zip(needs, inputs, strict=True) if n]
+            found = iter(torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True))
+        return [next(found) if n else None for n in needs]
 
     def _nothing_to_do(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
         """No batch or no time: an empty output, and the state as it came."""
@@ -123,14 +150,14 @@ class Op:
     def _fake_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         *arguments, backend, save = arguments
         lead = arguments[0]
-        module = registry.lookup(self.name, backend).load()
-        size = module.trace_size(*arguments) if save and hasattr(module, "trace_size") else 0
+        kernel = self._kernel(backend, arguments)
+        size = kernel.trace_size(*arguments) if save and hasattr(kernel, "trace_size") else 0
         outputs = [lead.new_empty(shape, dtype=dtype) for shape, dtype in self.shapes(*arguments)]
         return *outputs, lead.new_empty(size, dtype=torch.uint8)
 
     def _fake_backward(self, grads, trace, needs, *arguments):
         lead = arguments[0]
-        return [torch.empty_like(t) if n else lead.new_empty(0) for n, t in zip(needs, arguments, strict=False)]
+        return [t.new_empty(t.shape) if n else lead.new_empty(0) for n, t in zip(needs, arguments, strict=False)]
 
     def _setup_context(self, ctx, inputs, output):
         *arguments, ctx.backend, _ = inputs

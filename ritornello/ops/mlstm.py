@@ -65,7 +65,9 @@ def mlstm(
     dtype = accumulation_dtype(q.dtype)
     heads, key, value = sizes["H"], sizes["K"], sizes["V"]
     if state is None:
-        state = tuple(q.new_zeros(s, dtype=dtype) for s in ((batch, heads, key, value), (batch, heads, key), (batch, heads)))
+        state = tuple(
+            q.new_zeros(s, dtype=dtype) for s in ((batch, heads, key, value), (batch, heads, key), (batch, heads))
+        )
     C, n, m = state
     _check.shapes("mlstm", sizes, **{"state C": (C, "N H K V"), "state n": (n, "N H K"), "state m": (m, "N H")})
     scale = key**-0.5 if scale is None else scale

@@ -52,7 +52,14 @@ def selective_scan(
     sizes = _check.shapes(
         "selective_scan",
         {},
-        **{"x": (x, "B T D"), "delta": (delta, "B T D"), "A": (A, "D N"), "B": (B, "B T N"), "C": (C, "B T N"), "D": (D, "D")},
+        **{
+            "x": (x, "B T D"),
+            "delta": (delta, "B T D"),
+            "A": (A, "D N"),
+            "B": (B, "B T N"),
+            "C": (C, "B T N"),
+            "D": (D, "D"),
+        },
     )
     sizes["batch"] = batch = _check.flow_batch("selective_scan", cu_seqlens, sizes)
     _check.shapes("selective_scan", sizes, state=(state, "batch D N"))

@@ -71,8 +71,9 @@ def softmax_scan(
     dtype = accumulation_dtype(values.dtype)
     wanted = (batch, *inner), (batch, *values.shape[2:]), (batch, *inner)
     if state is None:
-        state = values.new_full(wanted[0], float("-inf"), dtype=dtype), *(
-            values.new_zeros(s, dtype=dtype) for s in wanted[1:]
+        state = (
+            values.new_full(wanted[0], float("-inf"), dtype=dtype),
+            *(values.new_zeros(s, dtype=dtype) for s in wanted[1:]),
         )
     for name, given, shape in zip(("m", "numerator", "denominator"), state, wanted, strict=True):
         if given.shape != shape:

@@ -156,6 +156,4 @@ class LowRank(MatrixTransition):
         return self.factor(self.log_decay, None) * h + written + self.heads(self.k).unsqueeze(-1) * self.v.unsqueeze(-2)
 
     def scan_read(self, query: Tensor, h0: Tensor, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return ops.dplr(
-            query, self.k, self.v, self.a, self.b, self.log_decay, h0, self.scale, cu_seqlens=cu_seqlens
-        )
+        return ops.dplr(query, self.k, self.v, self.a, self.b, self.log_decay, h0, self.scale, cu_seqlens=cu_seqlens)

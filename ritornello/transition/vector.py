@@ -74,7 +74,9 @@ class Selective(Transition):
         return y if self.D is None else y + self.D * x
 
     def after(self, earlier: Transition) -> Diagonal:
-        raise TypeError("Selective is composed as its summary(): a Diagonal of (D, N). Take summaries, then compose them.")
+        raise TypeError(
+            "Selective is composed as its summary(): a Diagonal of (D, N). Take summaries, then compose them."
+        )
 
     def summary(self) -> Diagonal:
         a = self.wide()
@@ -90,9 +92,7 @@ class Selective(Transition):
 
     def scan_read(self, query: tuple[Tensor, Tensor], h0: Tensor, cu_seqlens: Tensor | None = None):
         C, _ = query
-        return ops.selective_scan(
-            self.x, self.delta, self.A, self.B, C, self.D, self.signed, h0, cu_seqlens=cu_seqlens
-        )
+        return ops.selective_scan(self.x, self.delta, self.A, self.B, C, self.D, self.signed, h0, cu_seqlens=cu_seqlens)
 
 
 def _eye_of_blocks(a: Tensor) -> Tensor:

@@ -1,0 +1,246 @@
+"""What every layer has in common: its state, masks, packing, direction and method, each handled here once.
+
+A layer says what its state looks like (`leaves`) and how it mixes a sequence (`mix`), for rows of equal length or packed
+ones; the rest follows.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ritornello import ops
+from ritornello import state as states
+from ritornello._run import run
+from ritornello.cell import Cell
+from ritornello.errors import InputError, StateError
+from ritornello.method import Auto, Method
+from ritornello.sequence import Masked, Sequence
+from ritornello.state import State
+from ritornello.transition import Transition
+from ritornello.typing import FLOATING, Tensor, Tree, accumulation_dtype
+
+__all__ = ["About", "Call", "Layer", "Leaf", "Traits", "divide"]
+
+DIRECTIONS = ("forward", "backward", "both")
+
+
+@dataclass(frozen=True)
+class About:
+    """Where a layer comes from."""
+
+    title: str
+    paper: str
+    family: str
+    equation: str
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a layer is like, for those who choose among many.
+
+    Args:
+        about: its paper, family and equation.
+        causal: a step depends on itself and earlier ones only (in the forward direction).
+        growth: how its state grows with the tokens read: ``"constant"``, ``"window"``, ``"log"`` or ``"linear"``.
+        affine: its recurrence is affine in the state (or another associative map), so every method runs it.
+        carry: it hands something to the same layer of later blocks.
+        role: ``"mixer"`` or ``"feed_forward"``.
+    """
+
+    about: About
+    causal: bool = True
+    growth: str = "constant"
+    affine: bool = True
+    carry: bool = False
+    role: str = "mixer"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One tensor of a layer's state: its shape without the batch (None: any size), and what kind of number it holds.
+
+    Args:
+        shape: e.g. ``(heads, key_size, value_size)``.
+        holds: ``"sum"`` float32 or wider; ``"input"`` the activations' dtype; ``"index"`` int64.
+        fill: what it holds before anything was read.
+    """
+
+    shape: tuple[int | None, ...]
+    holds: str = "sum"
+    fill: float = 0.0
+
+    def dtype(self, activations: torch.dtype) -> torch.dtype:
+        if self.holds == "index":
+            return torch.int64
+        return accumulation_dtype(activations) if self.holds == "sum" else activations
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """How this call of a layer is to be run: what `mix` is given beside the input and the state.
+
+    Args:
+        sequence: where the sequences begin and end in x.
+        method: how to run the recurrence.
+        donate: the state was given away and may be written in place.
+        carry: what blocks of one model hand to each other (RWKV-7's first value, HGRN's bounds).
+    """
+
+    sequence: Sequence
+    method: Method = field(default_factory=Auto)
+    donate: bool = False
+    carry: dict[str, Any] = field(default_factory=dict)
+
+    def solve(self, transition: Transition, query: Tree, state: Tree) -> tuple[Tensor, Tree]:
+        """The outputs and the last state of a transition."""
+        return self.method.solve(transition, query, state, self.sequence.cu_seqlens)
+
+    def run(self, cell: Cell, x: Tree, state: Tree) -> tuple[Any, Tree]:
+        """The outputs and the last state of a cell."""
+        return run(cell, x, state, self.method, self.sequence.cu_seqlens)[:2]
+
+    def conv(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor, activation: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The short causal convolution and its window."""
+        return ops.causal_conv(x, weight, bias, activation, state, cu_seqlens=self.sequence.cu_seqlens)
+
+
+class Layer(nn.Module):
+    """What mixes a sequence: x (B, T, width) → y (B, T, width), and a State that continues it.
+
+    A final class sets `kind`, `version` and `traits`, calls ``super().__init__(width)``, fills `self.spec` with the sizes
+    that its state depends on, and writes `leaves` and `mix`.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    traits: ClassVar[Traits]
+
+    def __init__(self, width: int, *, direction: str = "forward"):
+        super().__init__()
+        if not isinstance(width, int) or width < 1:
+            raise InputError(
+                f"`width` of {self.kind} is {width!r}; wanted a positive integer, the size of x's last dimension."
+            )
+        if direction not in DIRECTIONS:
+            raise InputError(f"`direction` of {self.kind} is {direction!r}; it takes 'forward', 'backward' or 'both'.")
+        self.width = width
+        self.direction = direction
+        self.spec: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------------------------------ what a layer writes
+
+    @abstractmethod
+    def leaves(self) -> Mapping[str, Leaf]:
+        """The tensors of the state, by name."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def mix(self, x: Tensor, state: Mapping[str, Any], call: Call) -> tuple[Tensor, dict[str, Any]]:
+        """The outputs and the new state, for x (B, T, width) with the sequences ``call.sequence``."""
+        raise NotImplementedError
+
+    # --------------------------------------------------------------------------------------------- what a user calls
+
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        *,
+        mask: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        method: Method | None = None,
+        donate: bool = False,
+    ) -> tuple[Tensor, State]:
+        """Mix x and return the outputs with the state after the last step.
+
+        Args:
+            x: (B, T, width).
+            state: what an earlier call returned, to continue it; None to start.
+            mask: (B, T) bool. A step that is False is skipped, as if it were not there: its output and gradient are zero.
+            cu_seqlens: (N + 1,) integers, the bounds of N sequences packed along time with B = 1; the state's batch is N.
+            method: how to run the recurrence, e.g. ``rt.Sequential()``; ``rt.Auto()`` where None.
+            donate: the state is given away and may be written in place.
+
+        Returns:
+            y (B, T, width) in the dtype of x, and the new State.
+
+        Raises:
+            InputError: shapes that do not fit, or `mask` with `cu_seqlens`.
+            StateError: a state of another layer, version, size or batch.
+            BackendError: a method that cannot run this layer.
+        """
+        self._check(x)
+        method = Auto() if method is None else method
+        if not isinstance(method, Method):
+            raise InputError(f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None.")
+        if mask is None:
+            return self.advance(x, state, Call(Sequence.of(x, cu_seqlens), method, donate))
+        if cu_seqlens is not None:
+            raise InputError(
+                "`mask` and `cu_seqlens` were both given. Packed sequences have no padding to mask: give one of them."
+            )
+        masked = Masked.of(x, mask)
+        y, new = self.advance(masked.pack(x), state, Call(masked.sequence, method, donate))
+        return masked.unpack(y), new
+
+    def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
+        """`forward` for what has been checked and packed: what models call, for many layers with one `call`."""
+        if state is None:
+            state = self.initial_state(call.sequence.batch, like=x)
+        else:
+            if self.direction != "forward":
+                raise StateError(
+                    f"`state` was given to {self.kind} with direction {self.direction!r}, which reads whole sequences "
+                    "from their ends. Pass None, or build the layer with direction 'forward'."
+                )
+            states.check(state, self.kind, self.version, self.spec, call.sequence.batch)
+        if self.direction == "forward":
+            y, leaves = self.mix(x, state.leaves, call)
+            return y, State(self.kind, self.version, self.spec, leaves)
+        turn = call.sequence.reverse
+        y, leaves = self.mix(turn(x), state.leaves, call)
+        y = turn(y)
+        if self.direction == "both":
+            ahead, _ = self.mix(x, self.initial_state(call.sequence.batch, like=x).leaves, call)
+            y = y + ahead
+        return y, State(self.kind, self.version, self.spec, leaves)
+
+    def initial_state(self, batch: int, like: Tensor | None = None) -> State:
+        """The state before anything was read, for `batch` sequences; `like` tells device and dtype (the weights do where None)."""
+        if like is None:
+            like = next((p for p in self.parameters()), torch.empty(0))
+        tensors = {
+            name: like.new_full((batch, *(s or 0 for s in leaf.shape)), leaf.fill, dtype=leaf.dtype(like.dtype))
+            for name, leaf in self.leaves().items()
+        }
+        return State(self.kind, self.version, self.spec, tensors)
+
+    def extra_repr(self) -> str:
+        return ", ".join([f"width={self.width}", *(f"{k}={v}" for k, v in self.spec.items())])
+
+    def _check(self, x: Tensor) -> None:
+        if not isinstance(x, torch.Tensor) or x.dim() != 3 or x.shape[-1] != self.width:
+            got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
+            raise InputError(f"`x` of {self.kind} is {got}; wanted (B, T, {self.width}), this layer's width last.")
+        if x.dtype not in FLOATING:
+            raise InputError(f"`x` of {self.kind} is {x.dtype}; wanted a floating dtype. Embed integers first.")
+
+
+def divide(kind: str, whole: str, size: int, parts: str, count: int) -> int:
+    """size / count, where it is whole; else a sentence that offers counts that work."""
+    if count < 1 or size % count:
+        good = [n for n in range(1, min(size, 64) + 1) if size % n == 0]
+        near = sorted(good, key=lambda n: abs(n - count))[:4]
+        raise InputError(
+            f"`{parts}` of {kind} is {count}, which does not divide `{whole}` = {size}. "
+            f"Near values that do: {', '.join(map(str, sorted(near)))}."
+        )
+    return size // count

@@ -1,0 +1,95 @@
+"""Gated DeltaNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.parts.conv import ShortConv
+from ritornello.layers.parts.gates import GatedNorm, StepDecay, l2_normalize
+from ritornello.layers.parts.sizes import heads_for, multiple
+from ritornello.transition import Delta
+
+__all__ = ["GatedDeltaNet"]
+
+
+class GatedDeltaNet(Layer):
+    """S ← α_t (I − β_t k_t k_tᵀ) S + β_t k_t v_tᵀ, o_t = Sᵀ q_t / √K; q, k, v through a short convolution, ‖q‖ = ‖k‖ = 1;
+    y = W_o (RMSNorm(o) ⊙ silu(W_g x)).
+
+    α = exp(−e^{A_log} softplus(W_a x + dt_bias)), β = σ(W_b x), doubled with `negative_eigenvalues`.
+
+    Args:
+        width: of x.
+        heads: of queries and keys.
+        value_heads: a multiple of `heads`; as many where None.
+        key_size: ¾ · width / heads where None, rounded to a multiple of 16.
+        value_size: 2 · key_size where None.
+        conv_width: taps of the convolution.
+        negative_eigenvalues: β in (0, 2): the transition's eigenvalue along k reaches −1 (state tracking).
+
+    Source: Yang, Kautz, Hatamizadeh 2024, arXiv:2412.06464, eq. 10 and figure 1; sizes and initialisation as in the authors'
+    code; negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537.
+    """
+
+    kind = "gated_delta_net"
+    traits = Traits(
+        About(
+            "Gated DeltaNet",
+            "Yang et al. 2024, Gated Delta Networks, arXiv:2412.06464",
+            "delta rule",
+            "S ← α (I − β k kᵀ) S + β k vᵀ, o = Sᵀ q",
+        )
+    )
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int | None = None,
+        value_heads: int | None = None,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        conv_width: int = 4,
+        negative_eigenvalues: bool = False,
+        **base: Any,
+    ):
+        super().__init__(width, **base)
+        self.heads = heads_for(width) if heads is None else heads
+        self.value_heads = value_heads or self.heads
+        divide(self.kind, "value_heads", self.value_heads, "heads", self.heads)
+        self.key_size = key_size or multiple(0.75 * width / self.heads, 16)
+        self.value_size = value_size or 2 * self.key_size
+        self.negative_eigenvalues = negative_eigenvalues
+        keys, values = self.heads * self.key_size, self.value_heads * self.value_size
+        self.qkv_proj = nn.Linear(width, 2 * keys + values, bias=False)
+        self.gate_proj = nn.Linear(width, values, bias=False)
+        self.ab_proj = nn.Linear(width, 2 * self.value_heads, bias=False)
+        self.conv = ShortConv(2 * keys + values, conv_width)
+        self.decay = StepDecay(self.value_heads)
+        self.norm = GatedNorm(self.value_size)
+        self.out_proj = nn.Linear(values, width, bias=False)
+        self.spec = {
+            "heads": self.heads,
+            "value_heads": self.value_heads,
+            "key_size": self.key_size,
+            "value_size": self.value_size,
+            "conv_width": conv_width,
+        }
+
+    def leaves(self):
+        return {"S": Leaf((self.value_heads, self.key_size, self.value_size)), "conv": self.conv.leaf()}
+
+    def mix(self, x, state, call: Call):
+        qkv, window = self.conv(self.qkv_proj(x), state["conv"], call)
+        keys = self.heads * self.key_size
+        q, k, v = qkv.split([keys, keys, qkv.shape[-1] - 2 * keys], -1)
+        q, k = (l2_normalize(t.unflatten(-1, (self.heads, self.key_size))) for t in (q, k))
+        v = v.unflatten(-1, (self.value_heads, self.value_size))
+        a, b = self.ab_proj(x).chunk(2, -1)
+        beta = torch.sigmoid(b.to(state["S"].dtype)) * (2 if self.negative_eigenvalues else 1)
+        o, S = call.solve(Delta(k, v, beta, self.decay(a)), q, state["S"])
+        return self.out_proj(self.norm(o, self.gate_proj(x))), {"S": S, "conv": window}

@@ -1,0 +1,3 @@
+"""What several layers share."""
+
+from __future__ import annotations

@@ -1,0 +1,91 @@
+"""Causal softmax attention over what was read before and what is read now.
+
+Two caches: of a sliding window (fixed size, oldest first, aligned at its end) and of everything (aligned at its start,
+with room to grow). Both see the new steps as padded rows (N, L, ...), the steps beyond a row's length being ignored.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from ritornello.typing import Tensor
+
+__all__ = ["attend", "attend_window", "grow_cache", "slide_window"]
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, position: Tensor, scale: float | None = None) -> Tensor:
+    """Step i of row n attends to the keys 0 … position_n + i.
+
+    Args:
+        q: (N, L, H, D), the new steps.
+        keys, values: (N, C, Hkv, D), the old ones and the new ones at their places.
+        position: (N,) how many steps of each row came before the new ones.
+
+    Returns:
+        (N, L, H, D).
+    """
+    length, capacity = q.shape[1], keys.shape[1]
+    if length == capacity:  # nothing came before: PyTorch's own causal kernel
+        return _attention(q, keys, values, None, scale, causal=True)
+    steps = torch.arange(length, device=q.device)
+    last = position.unsqueeze(1) + steps  # (N, L) the last key that each step may see
+    mask = torch.arange(capacity, device=q.device) <= last.unsqueeze(-1)
+    return _attention(q, keys, values, mask.unsqueeze(1), scale)
+
+
+def attend_window(
+    q: Tensor, keys: Tensor, values: Tensor, position: Tensor, window: int, scale: float | None = None
+) -> Tensor:
+    """Step i attends to itself and the window − 1 steps before it, in blocks of queries: time O(L · window).
+
+    Args:
+        q: (N, L, H, D), the new steps.
+        keys, values: (N, window − 1 + L, Hkv, D), the cache and the new steps; the cache's last `position` are real.
+        position: (N,) how many steps of each row came before the new ones.
+    """
+    length, old = q.shape[1], window - 1
+    block = max(window, 64)
+    outputs = []
+    for start in range(0, length, block):
+        count = min(block, length - start)
+        span = slice(start, start + count + old)
+        # In the coordinates of the block, step i sees the keys i … i + old; the cache's empty places are left out.
+        steps = torch.arange(count, device=q.device).unsqueeze(1)
+        places = torch.arange(count + old, device=q.device)
+        mask = (places >= steps) & (places <= steps + old)
+        real = (places + start).unsqueeze(0) >= old - position.unsqueeze(1)
+        mask = (mask & real.unsqueeze(1)).unsqueeze(1)
+        outputs.append(_attention(q[:, start : start + count], keys[:, span], values[:, span], mask, scale))
+    return torch.cat(outputs, 1) if len(outputs) != 1 else outputs[0]
+
+
+def _attention(q, k, v, mask, scale, causal: bool = False) -> Tensor:
+    grouped = q.shape[2] != k.shape[2]
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+    return o.transpose(1, 2)
+
+
+def slide_window(joined: Tensor, lengths: Tensor, old: int) -> Tensor:
+    """The last `old` real steps of (N, old + L, ...), where row n has `lengths_n` real new ones."""
+    places = lengths.unsqueeze(1) + torch.arange(old, device=joined.device)
+    return joined[torch.arange(joined.shape[0], device=joined.device).unsqueeze(1), places]
+
+
+def grow_cache(cache: Tensor, new: Tensor, position: Tensor, valid: Tensor, needed: int, donate: bool) -> Tensor:
+    """The cache (N, C, ...) with the valid new steps (N, L, ...) of row n written from `position_n` on.
+
+    With `donate` it is written in place where there is room, and otherwise grows by doubling, so that a stream of single
+    steps costs O(1) copies each.
+    """
+    capacity = cache.shape[1]
+    if needed > capacity or not donate:
+        room = max(needed, 2 * capacity) if donate and capacity else needed
+        wider = new.new_zeros(new.shape[0], room, *new.shape[2:])
+        kept = min(capacity, room)
+        wider[:, :kept] = cache[:, :kept]
+        cache = wider
+    rows = torch.arange(new.shape[0], device=new.device).unsqueeze(1)
+    places = position.unsqueeze(1) + torch.arange(new.shape[1], device=new.device)
+    return cache.index_put_((rows.expand_as(places)[valid], places[valid]), new[valid].to(cache.dtype))

@@ -1,0 +1,60 @@
+"""Gates: the norm that a gate multiplies, decays from a step size, and their initialisations."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
+from ritornello.typing import Tensor, accumulation_dtype
+
+__all__ = ["GatedNorm", "StepDecay", "inverse_softplus_of_steps", "l2_normalize"]
+
+
+class GatedNorm(nn.Module):
+    """y = RMSNorm(o) ⊙ silu(g): per head, over the value size, as RetNet, GLA and the delta rules end."""
+
+    def __init__(self, size: int, eps: float = 1e-5):
+        super().__init__()
+        self.norm = nn.RMSNorm(size, eps=eps)
+
+    def forward(self, o: Tensor, gate: Tensor) -> Tensor:
+        """o (B, T, H, V) and gate (B, T, H·V) → (B, T, H·V)."""
+        return self.norm(o).flatten(-2) * F.silu(gate)
+
+
+class StepDecay(nn.Module):
+    """log d = −e^{A_log} · softplus(a + dt_bias), one per head: the decay of Mamba-2 and Gated DeltaNet.
+
+    Kept in float32: the product of thousands of decays underflows bfloat16.
+    """
+
+    tags = {"A_log": (NO_WEIGHT_DECAY, KEEP_FLOAT32), "dt_bias": (NO_WEIGHT_DECAY, KEEP_FLOAT32)}
+
+    def __init__(self, heads: int, low: float = 1.0, high: float = 16.0):
+        super().__init__()
+        self.A_log = nn.Parameter(torch.empty(heads).uniform_(low, high).log())
+        self.dt_bias = nn.Parameter(inverse_softplus_of_steps(heads))
+
+    def step(self, a: Tensor) -> Tensor:
+        """The step size Δ = softplus(a + dt_bias), in float32 or wider."""
+        wide = accumulation_dtype(a.dtype)
+        return F.softplus(a.to(wide) + self.dt_bias.to(wide))
+
+    def forward(self, a: Tensor) -> Tensor:
+        return -self.A_log.to(accumulation_dtype(a.dtype)).exp() * self.step(a)
+
+
+def inverse_softplus_of_steps(size: int, low: float = 1e-3, high: float = 1e-1, floor: float = 1e-4) -> Tensor:
+    """Biases whose softplus is log-uniform in [low, high]: the step sizes at the start, as Mamba's authors draw them."""
+    step = torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=floor)
+    return step + torch.log(-torch.expm1(-step))
+
+
+def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / √(Σ x² + eps) over the last dimension, computed in float32 or wider."""
+    wide = x.to(accumulation_dtype(x.dtype))
+    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + eps)).to(x.dtype)
