@@ -19,8 +19,12 @@ COMPLEX = (torch.complex64, torch.complex128)
 
 SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
     # op, and the dtypes of its first tensor; its module has the same name
+    "causal_conv": REAL,
     "diagonal_scan": REAL + COMPLEX,
     "lstm": REAL,
+    "gru": REAL,
+    "elman": REAL,
+    "slstm": REAL,
 }
 
 

@@ -10,7 +10,7 @@
 
 #include "isa.h"
 
-enum { CELL_STATES = 4, CELL_PANEL = 2 * RIT_LANES, CELL_ROWS = RIT_BYTES == 64 ? 8 : 6 };
+enum { CELL_STATES = 4, CELL_PANEL = 2 * RIT_LANES, CELL_ROWS = RIT_BYTES == 64 ? 8 : 6, CELL_AHEAD = 8 };
 
 /* Every field is 8 bytes. D = heads * width; tensors without strides are contiguous; absent ones are null. */
 struct cell {
@@ -73,6 +73,10 @@ INLINE void cell_tile(const int R, const int P, int64_t depth, const real *a, in
         for (int p = 0; p < 2 * P; p++) sum[r][p] = (vec){0};
     for (int64_t k = 0; k < depth; k++) {
         vec column[8];
+        /* The matrix comes from the second cache: without this, four rows run at half the speed. */
+#pragma GCC unroll 8
+        for (int p = 0; p < 2 * P; p++)
+            __builtin_prefetch(w + (p / 2) * panel + (k + CELL_AHEAD) * CELL_PANEL + (p % 2) * RIT_LANES);
 #pragma GCC unroll 8
         for (int p = 0; p < 2 * P; p++) column[p] = vec_load(w + (p / 2) * panel + k * CELL_PANEL + (p % 2) * RIT_LANES);
 #pragma GCC unroll 8
