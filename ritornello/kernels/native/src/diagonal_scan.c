@@ -5,7 +5,7 @@
  * lie as pairs of lanes. */
 #include "isa.h"
 
-enum { CHUNK = 64, MOST = 512, ITEMS = 16 };
+enum { CHUNK = 64, MOST = 512, AHEAD = 2 };
 
 struct arguments {
     const act *a, *b;
@@ -23,9 +23,11 @@ struct arguments {
     int64_t grad_row, grad_step;
 };
 
-/* Blocks are chosen by the sizes alone: some more than there are likely to be threads, and whole pairs of cache lines. */
+/* Wide blocks, for long runs of memory, and as many as keep the threads busy. A channel's numbers do not depend on its
+ * block, so here the split may follow the number of threads. */
 static int64_t block_width(const struct arguments *a) {
-    const int64_t wanted = rit_divide_up(ITEMS, rit_max(a->sequences, 1));
+    const int64_t n = rit_max(a->sequences, 1), threads = rit_threads();
+    const int64_t wanted = n % threads == 0 ? 1 : n == 1 ? threads : rit_divide_up(2 * threads, n);
     const int64_t width = rit_divide_up(rit_divide_up(a->channels, wanted), 32) * 32;
     return rit_min(width, MOST);
 }
@@ -51,10 +53,15 @@ INLINE vec times(vec x, vec h, int is_complex, int conjugate) {
     return pairs(x, 0, 0) * h + sign * pairs(x, 1, 1) * pairs(h, 1, 0);
 }
 
-/* One step of a block: h ← a h + b, into `h` and, where given, `out`. */
-INLINE void step(const act *a, const act *b, const real *before, real *h, act *out, int64_t width, int is_complex) {
+/* One step of a block: h ← a h + b, into `h` and, where given, `out`. A row of a block is too short for the hardware to
+ * fetch the next one by itself: (a_next, b_next) elements on is where that lies. */
+INLINE void step(const act *a, const act *b, const real *before, real *h, act *out, int64_t width, int64_t a_next,
+                 int64_t b_next, int is_complex) {
     int64_t c = 0;
     for (; c + RIT_LANES <= width; c += RIT_LANES) {
+        __builtin_prefetch(a + c + a_next);
+        __builtin_prefetch(b + c + b_next);
+        if (out) __builtin_prefetch(out + c, 1);
         const vec x = times(act_load(a + c), vec_load(before + c), is_complex, 0) + act_load(b + c);
         vec_store(h + c, x);
         if (out) act_store(out + c, x);
@@ -86,7 +93,7 @@ INLINE void forward(const struct arguments *a, int64_t index, int is_complex) {
             checkpoint += a->channels;
         }
         step(a->a + span.row * a->a_row + t * a->a_step + c0, a->b + span.row * a->b_row + t * a->b_step + c0, h, h,
-             a->out + (span.row * a->steps + t) * a->channels + c0, width, is_complex);
+             a->out + (span.row * a->steps + t) * a->channels + c0, width, AHEAD * a->a_step, AHEAD * a->b_step, is_complex);
     }
     memcpy(a->last + n * a->channels + c0, h, (size_t)width * sizeof *h);
 }
@@ -126,7 +133,7 @@ INLINE void backward(const struct arguments *a, int64_t index, int is_complex) {
             memcpy(h, a->checkpoints + (slot + chunk) * C + c0, (size_t)width * sizeof *h);
             for (int64_t t = from; t + 1 < to; t++)
                 step(pa + t * a->a_step, pb + t * a->b_step, h + (t - from) * block, h + (t - from + 1) * block, 0, width,
-                     is_complex);
+                     AHEAD * a->a_step, AHEAD * a->b_step, is_complex);
         }
         for (int64_t t = to - 1; t >= from; t--)
             back_step(pa + t * a->a_step, pg ? pg + t * a->grad_step : 0, h + (h ? (t - from) * block : 0), dh,

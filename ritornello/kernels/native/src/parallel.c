@@ -35,6 +35,8 @@ static pthread_once_t watch_fork = PTHREAD_ONCE_INIT;
 
 void rit_set_threads(int64_t threads) { atomic_store(&thread_limit, threads < 1 ? 1 : threads); }
 
+int64_t rit_threads(void) { return atomic_load(&thread_limit); }
+
 static int64_t nanoseconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -10,6 +10,8 @@ typedef void (*rit_body)(void *context, int64_t index);
 /* How many threads may work on one call, the caller's among them. */
 __attribute__((visibility("default"))) void rit_set_threads(int64_t threads);
 
+int64_t rit_threads(void);
+
 /* body(context, i) for every i < n, in any order, on any thread; returns when all are done. */
 void rit_parallel(int64_t n, rit_body body, void *context);
 

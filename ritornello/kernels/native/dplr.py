@@ -1,0 +1,26 @@
+"""Diagonal plus low rank: one case of the matrix-state kernels."""
+
+from __future__ import annotations
+
+from ritornello.kernels.native import _matrix
+
+__all__ = ["backward", "forward", "trace_size"]
+
+
+def _arguments(q, k, v, a, b, log_decay, state, cu_seqlens, scale):
+    return _matrix.Arguments(_matrix.DPLR, q, k, v, state, cu_seqlens, scale, a=a, b=b, decay=log_decay, logged=True)
+
+
+def trace_size(q, k, v, a, b, log_decay, state, cu_seqlens, scale):
+    return _matrix.trace_size(q, v, state, cu_seqlens, keeps=True)
+
+
+def forward(*arguments):
+    *arguments, save = arguments
+    o, last, trace = _matrix.forward(_arguments(*arguments), save)
+    return (o, last), trace
+
+
+def backward(grads, trace, needs, *arguments):
+    wanted = "q k v a b decay state".split()
+    return *_matrix.backward(_arguments(*arguments), grads[0], grads[1:], trace, wanted), None

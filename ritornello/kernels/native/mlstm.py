@@ -1,0 +1,69 @@
+"""xLSTM's matrix memory: its gates and normaliser by a kernel of their own, then linear attention with a scalar decay."""
+
+from __future__ import annotations
+
+import torch
+
+from ritornello.kernels.native import _matrix
+from ritornello.kernels.native._library import Entry
+from ritornello.kernels.native._tensors import address
+from ritornello.typing import Tensor, accumulation_dtype
+
+__all__ = ["backward", "forward", "trace_size"]
+
+_gates = Entry("mlstm_gates", _matrix.COMMON + "d 16q")
+
+GATES = 4
+"""What the forward pass keeps of every head and step: log of the decay, gain of k, 1 / normaliser and its slope."""
+
+
+def _arguments(q, k, v, C, cu_seqlens, scale, gates):
+    decay, gain, norm, _ = gates
+    return _matrix.Arguments(
+        _matrix.LINEAR, q, k, v, C, cu_seqlens, scale, decay=decay, logged=True, gain=gain, norm=norm, ones=True
+    )
+
+
+def _sizes(q, v, C, cu_seqlens):
+    """Bytes of the matrix kernels' trace, and of the gates after it."""
+    size = accumulation_dtype(q.dtype).itemsize
+    matrix = _matrix.trace_size(q, v, C, cu_seqlens, keeps=True, ones=True)
+    return matrix, GATES * q.shape[0] * q.shape[1] * q.shape[2] * size
+
+
+def trace_size(q, k, v, i, f, C, n, m, cu_seqlens, scale, eps):
+    return sum(_sizes(q, v, C, cu_seqlens))
+
+
+def _split(trace: Tensor, q, v, C, cu_seqlens) -> tuple[Tensor, Tensor]:
+    matrix, gates = _sizes(q, v, C, cu_seqlens)
+    views = trace[matrix : matrix + gates].view(accumulation_dtype(q.dtype)).view(GATES, *q.shape[:3])
+    return trace[:matrix], views
+
+
+def forward(q, k, v, i, f, C, n, m, cu_seqlens, scale, eps, save):
+    if save:
+        trace = torch.empty(trace_size(q, k, v, i, f, C, n, m, cu_seqlens, scale, eps), dtype=torch.uint8)
+        rows, gates = _split(trace, q, v, C, cu_seqlens)
+    else:
+        trace, rows, gates = None, None, torch.empty(GATES, *q.shape[:3], dtype=accumulation_dtype(q.dtype))
+    x = _arguments(q, k, v, C, cu_seqlens, scale, gates)
+    n, m = n.contiguous(), m.contiguous()
+    last_n, last_m = torch.empty_like(n), torch.empty_like(m)
+    _gates(
+        q.dtype,
+        *x.pack(0 if rows is None else rows.data_ptr(), 0),
+        *(eps, *_matrix.view(i), *_matrix.view(f)),
+        *(address(t) for t in (n, m, last_n, last_m, gates[0], gates[1], gates[2], gates[3])),
+    )
+    o, last, _ = _matrix.forward(x, save, rows)
+    return (o, last, last_n, last_m), trace
+
+
+def backward(grads, trace, needs, q, k, v, i, f, C, n, m, cu_seqlens, scale, eps):
+    rows, gates = _split(trace, q, v, C, cu_seqlens)
+    x = _arguments(q, k, v, C, cu_seqlens, scale, gates)
+    wanted = "q k v gain decay state n".split()
+    dq, dk, dv, di, dlog_f, dC, dn = _matrix.backward(x, grads[0], grads[1:3], rows, wanted, slope=gates[3], n=n)
+    assert dlog_f is not None
+    return dq, dk, dv, di, dlog_f.mul_(torch.sigmoid(-f)), dC, dn, None, None
