@@ -21,10 +21,13 @@ SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
     # op, and the dtypes of its first tensor; its module has the same name
     "causal_conv": REAL,
     "diagonal_scan": REAL + COMPLEX,
+    "selective_scan": REAL,
     "lstm": REAL,
     "gru": REAL,
     "elman": REAL,
     "slstm": REAL,
+    "para_gru": REAL,
+    "para_lstm": REAL,
 }
 
 

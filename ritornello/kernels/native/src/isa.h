@@ -173,13 +173,21 @@ INLINE vec vec_max(vec a, vec b) {
 INLINE vec vec_min(vec a, vec b) { return -vec_max(-a, -b); }
 INLINE vec vec_abs(vec x) { return (vec)((ivec)x & ~(ivec)vec_set(REAL(-0.0))); }
 
-/* The sum of the lanes, in a fixed order: halves onto halves. */
+/* The sum of the lanes, in a fixed order. */
 INLINE real vec_sum(vec x) {
-    real lane[RIT_LANES];
-    memcpy(lane, &x, sizeof x);
-    for (int width = RIT_LANES / 2; width; width /= 2)
-        for (int i = 0; i < width; i++) lane[i] += lane[i + width];
-    return lane[0];
+#if defined(__AVX512F__) && !defined(RIT_F64)
+    return _mm512_reduce_add_ps((__m512)x);
+#elif defined(__AVX512F__)
+    return _mm512_reduce_add_pd((__m512d)x);
+#elif defined(__AVX2__) && !defined(RIT_F64)
+    __m128 y = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+    y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+#else
+    real sum = 0;
+    for (int i = 0; i < RIT_LANES; i++) sum += x[i];
+    return sum;
+#endif
 }
 
 /* --------------------------------------------------------------------------------------------- functions, by lanes */
