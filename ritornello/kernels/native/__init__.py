@@ -21,6 +21,10 @@ SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
     # op, and the dtypes of its first tensor; its module has the same name
     "causal_conv": REAL,
     "diagonal_scan": REAL + COMPLEX,
+    "linear_attention": REAL,
+    "delta_rule": REAL,
+    "dplr": REAL,
+    "mlstm": REAL,
     "selective_scan": REAL,
     "lstm": REAL,
     "gru": REAL,
