@@ -1,0 +1,85 @@
+/* Recurrences with a matrix state S (K × V), all of the form
+ *
+ *     S_t = diag(d_t) S_{t−1} + b_t r_tᵀ + k_t w_tᵀ,   o_t = scale · S_tᵀ q_t
+ *
+ * LINEAR  w = v, no r                                            linear attention, mLSTM
+ * BONUS   the same, read before the update: o = scale · (S_{t−1} + diag(u) k vᵀ)ᵀ q
+ * DELTA   w = β e with the error e = v − S_{t−1}ᵀ (d ⊙ k), no r   the delta rule
+ * DPLR    w = v, r = S_{t−1}ᵀ a
+ *
+ * Every column of S evolves by itself, so a tile of columns is a unit of work and stays in the first cache. */
+#ifndef RIT_MATRIX_H
+#define RIT_MATRIX_H
+
+#include "isa.h"
+
+enum matrix_mode { LINEAR, BONUS, DELTA, DPLR };
+
+/* (B, T, heads, ·) with the last dimension contiguous; strides in elements. `at` is null for an absent tensor. */
+struct acts {
+    act *at;
+    int64_t b, t, h;
+};
+struct reals {
+    real *at;
+    int64_t b, t, h;
+};
+
+#define AT(x, row, time, head) ((x).at + (row) * (x).b + (time) * (x).t + (head) * (x).h)
+
+/* What the forward and the backward pass are both given. */
+struct matrix {
+    int64_t mode, sequences, steps, heads, value_heads, keys, values;
+    int64_t vector, logged; /* the decay: one per key, or per head; log d, or d */
+    int64_t ones;           /* the checkpoints have one more column, of v = 1: mLSTM's normaliser */
+    int64_t interval;       /* of the checkpoints, in steps */
+    const int64_t *starts;
+    double scale;
+    struct acts q, k, v, a, b;
+    struct reals beta, decay;
+    struct reals gain, norm; /* factors of k and of o, one per head: mLSTM's */
+    const real *bonus;       /* u, (Hv, K) */
+    real *checkpoints;       /* S before every `interval` steps, (slot, Hv, V, K): transposed, as the backward has it */
+    real *kept;              /* (B, T, Hv, V): e of DELTA, r of DPLR, o of mLSTM */
+};
+
+INLINE int64_t matrix_padded(const struct matrix *x) { return rit_divide_up(x->keys, RIT_LANES) * RIT_LANES; }
+
+/* The checkpoint of sequence n before step `time` of it, a multiple of the interval. */
+INLINE real *matrix_checkpoint(const struct matrix *x, int64_t n, int64_t time, int64_t head) {
+    const int64_t before = x->starts ? x->starts[n] / x->interval + n : n * rit_divide_up(x->steps, x->interval);
+    const int64_t slot = before + time / x->interval;
+    return x->checkpoints + (slot * x->value_heads + head) * (x->values + x->ones) * x->keys;
+}
+
+INLINE real *matrix_kept(const struct matrix *x, int64_t row, int64_t time, int64_t head) {
+    return x->kept + ((row * x->steps + time) * x->value_heads + head) * x->values;
+}
+
+/* factor · from, followed by zeros up to whole vectors. */
+INLINE void matrix_row(real *to, const act *from, int64_t count, real factor) {
+    for (int64_t i = 0; i < count; i += RIT_LANES) vec_store(to + i, act_load_part(from + i, count - i) * factor);
+}
+
+/* The decays of one step, in every key; where there is none, 1. */
+INLINE void matrix_decay_row(const struct matrix *x, real *to, int64_t row, int64_t time, int64_t head) {
+    const real *d = x->decay.at ? AT(x->decay, row, time, head) : 0;
+    if (x->vector) {
+        for (int64_t i = 0; i < x->keys; i += RIT_LANES) {
+            const vec y = vec_load_part(d + i, x->keys - i);
+            vec_store(to + i, x->logged ? vec_exp(y) : y);
+        }
+    } else {
+        const vec y = vec_set(d ? (x->logged ? real_exp(*d) : *d) : 1);
+        for (int64_t i = 0; i < x->keys; i += RIT_LANES) vec_store(to + i, y);
+    }
+}
+
+/* Σ u k q of one step: how much of v the bonus adds to o. */
+INLINE real matrix_bonus(const real *u, const real *k, const real *q, int64_t keys) {
+    vec sum = {0};
+    for (int64_t i = 0; i < keys; i += RIT_LANES) sum += vec_load_part(u + i, keys - i) * vec_load(k + i) * vec_load(q + i);
+    return vec_sum(sum);
+}
+
+#endif
