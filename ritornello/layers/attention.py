@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ritornello.errors import InputError
+from ritornello.errors import BackendError, InputError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
 from ritornello.layers.parts.attention import attend, attend_window, grow_cache, slide_window
 from ritornello.layers.parts.rotary import rotate
 from ritornello.layers.parts.sizes import heads_for
+from ritornello.method import Auto, Fused
 
 __all__ = ["Attention"]
 
@@ -85,7 +86,18 @@ class Attention(Layer):
         cache = Leaf((None if self.window is None else self.window - 1, self.kv_heads, self.key_size), "input")
         return {"k": cache, "v": cache, "position": Leaf((), "index")}
 
+    def canonical(self, leaves):
+        if self.window is not None:
+            return dict(leaves)
+        position = leaves["position"]
+        longest = int(position.max()) if position.numel() else 0
+        used = torch.arange(longest, device=position.device) < position.unsqueeze(1)
+        kept = {n: torch.where(used[..., None, None], leaves[n][:, :longest], 0) for n in ("k", "v")}
+        return {**kept, "position": position}
+
     def mix(self, x, state, call: Call):
+        if not isinstance(call.method, Auto | Fused):
+            raise BackendError(f"{call.method} cannot run attention, which is no recurrence. These can: Auto(), Fused().")
         sequence, position = call.sequence, state["position"]
         places = sequence.positions(x.device) + sequence.per_step(position)
         q = self.q_norm(self.q_proj(x).unflatten(-1, (self.heads, self.key_size)))

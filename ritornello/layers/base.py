@@ -147,6 +147,11 @@ class Layer(nn.Module):
         """The outputs and the new state, for x (B, T, width) with the sequences ``call.sequence``."""
         raise NotImplementedError
 
+    def canonical(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
+        """The state in a form in which equal states have equal numbers; a layer whose state has a free scale or unused
+        room says how."""
+        return dict(leaves)
+
     # --------------------------------------------------------------------------------------------- what a user calls
 
     def forward(

@@ -20,3 +20,19 @@ def lstm(u, weight, h, c):
 def dense(weight):
     """(gates, heads, out, in) as one matrix over all gates, zero between the heads."""
     return torch.cat([torch.block_diag(*gate.unbind()) for gate in weight.unbind()])
+
+
+VARIANTS = {"plain": {}, "heads": {"heads": 4}}
+
+
+def forward(layer, x):
+    """The layer's own weights in torch.nn.LSTM."""
+    cell, width = layer.cell, layer.width
+    theirs = torch.nn.LSTM(width, width, batch_first=True).to(x.dtype)
+    matrices = {
+        "weight_ih_l0": cell.weight_ih,
+        "weight_hh_l0": dense(cell.weight_hh),
+        "bias_ih_l0": cell.bias,
+        "bias_hh_l0": torch.zeros_like(cell.bias),
+    }
+    return torch.func.functional_call(theirs, matrices, (x,))[0]

@@ -57,7 +57,7 @@ def attend_window(
         real = (places + start).unsqueeze(0) >= old - position.unsqueeze(1)
         mask = (mask & real.unsqueeze(1)).unsqueeze(1)
         outputs.append(_attention(q[:, start : start + count], keys[:, span], values[:, span], mask, scale))
-    return torch.cat(outputs, 1) if len(outputs) != 1 else outputs[0]
+    return torch.cat(outputs, 1) if outputs else q
 
 
 def _attention(q, k, v, mask, scale, causal: bool = False) -> Tensor:
