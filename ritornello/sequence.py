@@ -121,7 +121,7 @@ class Sequence:
             return tree
         steps = self.cu_seqlens[:-1].unsqueeze(1) + torch.arange(self._longest(), device=self.cu_seqlens.device)
         steps = steps.clamp(max=max(self.length - 1, 0))
-        return pytree.tree_map(lambda x: x[0, steps], tree)
+        return pytree.tree_map(lambda x: x[0, steps] if self.length else x.expand(self.batch, *x.shape[1:]), tree)
 
     def valid(self, device: torch.device | None = None) -> Tensor:
         """(N, L) which of the padded steps are steps of their sequence."""
@@ -144,10 +144,52 @@ class Sequence:
 
         return pytree.tree_map(take, tree)
 
+    def clear_unused(self, x: Tensor) -> Tensor:
+        """x with zeros beyond the last packed sequence."""
+        if self.cu_seqlens is None:
+            return x
+        used = torch.arange(self.length, device=x.device) < self.cu_seqlens[-1]
+        return torch.where(used.view(-1, *(1,) * (x.dim() - 2)), x, 0)
+
     def _longest(self) -> int:
         if self.longest is not None:
             return self.longest
         return int(self.lengths().max()) if self.batch else 0
+
+    # ------------------------------------------------------------------------------------------- chunks with a phase
+
+    def chunk(self, tree: Tree, phase: Tensor, size: int) -> tuple[Tree, Tensor]:
+        """Cut every sequence into chunks of `size` whose borders go on from an earlier call.
+
+        Args:
+            tree: tensors (B, T, ...), rows or packed.
+            phase: (N,) how many steps of its unfinished chunk each sequence has read before.
+
+        Returns:
+            Tensors (N, M, size, ...), each step in its slot, empty slots holding copies of some step; and (N, M, size)
+            which slots hold a step.
+        """
+        rows = self.pad(tree)
+        longest = self.length if self.cu_seqlens is None else self._longest()
+        count = -(-(longest + size - 1) // size)
+        slots = torch.arange(count * size, device=phase.device)
+        steps = slots - phase.unsqueeze(1)
+        real = (steps >= 0) & (steps < self.lengths(phase.device).unsqueeze(1))
+        steps = steps.clamp(0, max(longest - 1, 0))
+        row = torch.arange(self.batch, device=phase.device).unsqueeze(1)
+
+        def cut(x: Tensor) -> Tensor:
+            taken = x[row, steps] if longest else x.new_zeros(*steps.shape, *x.shape[2:])
+            return taken.unflatten(1, (count, size))
+
+        return pytree.tree_map(cut, rows), real.unflatten(1, (count, size))
+
+    def unchunk(self, y: Tensor, phase: Tensor) -> Tensor:
+        """The inverse of `chunk`: (N, M, size, ...) → (B, T, ...)."""
+        longest = self.length if self.cu_seqlens is None else self._longest()
+        steps = torch.arange(longest, device=phase.device) + phase.unsqueeze(1)
+        row = torch.arange(self.batch, device=phase.device).unsqueeze(1)
+        return self.unpad(y.flatten(1, 2)[row, steps])
 
     # ------------------------------------------------------------------------------------------------------ direction
 

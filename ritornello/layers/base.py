@@ -187,7 +187,9 @@ class Layer(nn.Module):
         if not isinstance(method, Method):
             raise InputError(f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None.")
         if mask is None:
-            return self.advance(x, state, Call(Sequence.of(x, cu_seqlens), method, donate))
+            sequence = Sequence.of(x, cu_seqlens)
+            y, new = self.advance(x, state, Call(sequence, method, donate))
+            return sequence.clear_unused(y), new
         if cu_seqlens is not None:
             raise InputError(
                 "`mask` and `cu_seqlens` were both given. Packed sequences have no padding to mask: give one of them."
@@ -197,7 +199,10 @@ class Layer(nn.Module):
         return masked.unpack(y), new
 
     def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
-        """`forward` for what has been checked and packed: what models call, for many layers with one `call`."""
+        """`forward` for what has been checked and packed: what models call, for many layers with one `call`.
+
+        Outputs beyond the last packed sequence are finite, and mean nothing.
+        """
         if state is None:
             state = self.initial_state(call.sequence.batch, like=x)
         else:
