@@ -7,7 +7,7 @@ from torch.nn.functional import pad
 
 from ritornello.typing import Tensor
 
-__all__ = ["Decays", "carry", "chunked", "expand_heads", "scalar_decays", "unchunked", "vector_decays"]
+__all__ = ["Decays", "UnitLowerInverse", "carry", "chunked", "expand_heads", "scalar_decays", "unchunked", "vector_decays"]
 
 
 def expand_heads(x: Tensor, heads: int) -> Tensor:
@@ -77,10 +77,43 @@ def scalar_decays(log_decay: Tensor | None, decay: Tensor | None, like: Tensor) 
         return Decays(steps.cumprod(-2).tril(), decay.cumprod(-1), False)
     if log_decay is None:
         return Decays(later.tril().to(like.dtype), like.new_ones(size), False)
-    # float64: sums of thousands, whose differences near zero must keep seven digits. e^−1000 is 0 there, and −∞ − (−∞) is not.
-    total = log_decay.double().clamp(min=-1000.0).cumsum(-1)
-    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).to(like.dtype)
-    return Decays(between.masked_fill(~later.tril(), float("-inf")).exp(), total.to(like.dtype).exp(), False)
+    # float64: sums of thousands, whose differences near zero must keep seven digits.
+    total = log_decay.double().clamp(min=-1000.0).cumsum(-1)  # e^−1000 is 0 there, and −∞ − (−∞) is not
+    return Decays(_Differences.apply(total, like.dtype), total.to(like.dtype).exp(), False)
+
+
+class _Differences(torch.autograd.Function):
+    """exp(total_i − total_j) for j ≤ i, 0 above. One of its own, as half of the passes over (..., C, C) can be in place."""
+
+    @staticmethod
+    def forward(ctx, total, dtype):
+        size = total.shape[-1]
+        later = torch.ones(size, size, dtype=torch.bool, device=total.device).triu(1)
+        between = (total.unsqueeze(-1) - total.unsqueeze(-2)).to(dtype).masked_fill_(later, float("-inf")).exp_()
+        ctx.save_for_backward(between)
+        return between
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[override]
+        (between,) = ctx.saved_tensors
+        grad = grad * between
+        return grad.sum(-1, dtype=torch.float64) - grad.sum(-2, dtype=torch.float64), None
+
+
+class UnitLowerInverse(torch.autograd.Function):
+    """(I + L)⁻¹ of the strictly lower triangle L of a matrix (..., C, C)."""
+
+    @staticmethod
+    def forward(ctx, matrix):
+        identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
+        inverse = torch.linalg.solve_triangular(matrix, identity, upper=False, unitriangular=True)
+        ctx.save_for_backward(inverse)
+        return inverse
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[override]
+        (inverse,) = ctx.saved_tensors
+        return (inverse.mT @ grad @ inverse.mT).neg_().tril_(-1)
 
 
 def vector_decays(log_decay: Tensor | None, decay: Tensor | None) -> Decays:

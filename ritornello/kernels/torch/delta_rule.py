@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.torch import dplr
-from ritornello.kernels.torch._chunk import carry, chunked, expand_heads, scalar_decays, unchunked
+from ritornello.kernels.torch._chunk import UnitLowerInverse, carry, chunked, expand_heads, scalar_decays, unchunked
 from ritornello.kernels.torch._window import Windowed, accumulated
 from ritornello.kernels.torch.linear_attention import window_steps
 
@@ -29,12 +29,8 @@ def _scalar(q, k, v, beta, log_decay, decay, state, scale):
     since = decays.since.unsqueeze(-1)
 
     scaled = beta * k
-    system = (scaled @ k.mT) * decays.between
-    # Only what is below the diagonal is read: the diagonal of the system is 1.
-    both = torch.cat([beta * v, scaled * since], -1)
-    u, w = torch.linalg.solve_triangular(system, both, upper=False, unitriangular=True).split(
-        [v.shape[-1], k.shape[-1]], -1
-    )
+    solved = UnitLowerInverse.apply((scaled @ k.mT) * decays.between)
+    u, w = solved @ (beta * v), solved @ (scaled * since)
 
     written = (decays.until_end.unsqueeze(-1) * k).mT
     identity = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from ritornello.kernels.torch._chunk import Decays, carry, chunked, expand_heads, unchunked, vector_decays
+from ritornello.kernels.torch._chunk import Decays, UnitLowerInverse, carry, chunked, expand_heads, unchunked, vector_decays
 from ritornello.kernels.torch._window import Windowed, accumulated
 from ritornello.kernels.torch.linear_attention import VECTOR_CHUNK, window_steps
 from ritornello.typing import Tensor
@@ -28,10 +28,8 @@ def transform(q, k, v, a, b, log_decay, decay, state, scale):
 
     ab, ak = _weights(a, b, k, earlier)
     qb, qk = _weights(q, b, k, decays)
-    both = torch.cat([ak @ v, a * earlier.since], -1)
-    r, w = torch.linalg.solve_triangular(-ab, both, upper=False, unitriangular=True).split(
-        [v.shape[-1], k.shape[-1]], -1
-    )
+    solved = UnitLowerInverse.apply(-ab)
+    r, w = solved @ (ak @ v), solved @ (a * earlier.since)
 
     b_end, k_end = ((decays.until_end * x).mT for x in (b, k))
     transition = torch.diag_embed(decays.whole.squeeze(-2)) + b_end @ w
