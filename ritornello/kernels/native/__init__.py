@@ -26,12 +26,14 @@ SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
     "dplr": REAL,
     "mlstm": REAL,
     "selective_scan": REAL,
+    "softmax_scan": REAL,
     "lstm": REAL,
     "gru": REAL,
     "elman": REAL,
     "slstm": REAL,
     "para_gru": REAL,
     "para_lstm": REAL,
+    "m2rnn": REAL,
 }
 
 

@@ -35,7 +35,7 @@ WIDE = {
 }
 # Not -ffast-math: NaN and infinities are values here. The C library's errno and floating traps are not used.
 COMMON = ["-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
-COMMON += ["-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-unknown-warning-option"]
+COMMON += ["-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi"]
 SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 
 
