@@ -8,9 +8,9 @@
 #ifndef RIT_CELL_H
 #define RIT_CELL_H
 
-#include "isa.h"
+#include "cell_product.h"
 
-enum { CELL_STATES = 4, CELL_PANEL = 2 * RIT_LANES, CELL_ROWS = RIT_BYTES == 64 ? 8 : 6, CELL_AHEAD = 8 };
+enum { CELL_STATES = 4 };
 
 /* Every field is 8 bytes. D = heads * width; tensors without strides are contiguous; absent ones are null. */
 struct cell {
@@ -59,80 +59,6 @@ struct cell_call {
     int64_t packed_head; /* reals for one head */
     cell_point point;
 };
-
-/* ------------------------------------------------------------------------------------------------------- product */
-
-/* out[r][j] = Σ_k a[r][k] w[k][j] for R rows and P panels of columns; sums in registers. */
-INLINE void cell_tile(const int R, const int P, int64_t depth, const real *a, int64_t a_row, const real *w, real *out,
-                      int64_t out_row) {
-    vec sum[CELL_ROWS][8];
-    const int64_t panel = depth * CELL_PANEL;
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-        for (int p = 0; p < 2 * P; p++) sum[r][p] = (vec){0};
-    for (int64_t k = 0; k < depth; k++) {
-        vec column[8];
-        /* The matrix comes from the second cache: without this, four rows run at half the speed. */
-#pragma GCC unroll 8
-        for (int p = 0; p < 2 * P; p++)
-            __builtin_prefetch(w + (p / 2) * panel + (k + CELL_AHEAD) * CELL_PANEL + (p % 2) * RIT_LANES);
-#pragma GCC unroll 8
-        for (int p = 0; p < 2 * P; p++) column[p] = vec_load(w + (p / 2) * panel + k * CELL_PANEL + (p % 2) * RIT_LANES);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-            const vec x = vec_set(a[r * a_row + k]);
-#pragma GCC unroll 8
-            for (int p = 0; p < 2 * P; p++) sum[r][p] += x * column[p];
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
-        for (int p = 0; p < 2 * P; p++) vec_store(out + r * out_row + p * RIT_LANES, sum[r][p]);
-}
-
-#define CELL_TILES(R, P)                                                                                        \
-    case R:                                                                                                     \
-        for (; j + P <= panels; j += P)                                                                         \
-            cell_tile(R, P, depth, a, a_row, w + j * depth * CELL_PANEL, out + j * CELL_PANEL, out_row);        \
-        for (; P > 1 && j < panels; j++)                                                                        \
-            cell_tile(R, 1, depth, a, a_row, w + j * depth * CELL_PANEL, out + j * CELL_PANEL, out_row);        \
-        break;
-
-/* The same for up to CELL_ROWS rows and any number of panels. w is [panel][k][column]. */
-static void cell_product(int64_t rows, int64_t depth, int64_t panels, const real *a, int64_t a_row, const real *w,
-                         real *out, int64_t out_row) {
-    int64_t j = 0;
-    switch (rows) {
-#if RIT_BYTES == 64
-        CELL_TILES(1, 4)
-        CELL_TILES(2, 4)
-        CELL_TILES(3, 2)
-        CELL_TILES(4, 2)
-        CELL_TILES(5, 1)
-        CELL_TILES(6, 1)
-        CELL_TILES(7, 1)
-        CELL_TILES(8, 1)
-#else
-        CELL_TILES(1, 4)
-        CELL_TILES(2, 2)
-        CELL_TILES(3, 1)
-        CELL_TILES(4, 1)
-        CELL_TILES(5, 1)
-        CELL_TILES(6, 1)
-#endif
-    }
-}
-
-/* Panel `tile` of the matrix m[k][j], element (k, j) at m[k * m_row + j * m_column], columns beyond `columns` zero. */
-INLINE void cell_pack(const act *m, int64_t m_row, int64_t m_column, int64_t depth, int64_t columns, int64_t tile,
-                      real *out) {
-    const int64_t first = tile * CELL_PANEL, count = rit_min(CELL_PANEL, columns - first);
-    for (int64_t k = 0; k < depth; k++)
-        for (int64_t j = 0; j < CELL_PANEL; j++)
-            out[k * CELL_PANEL + j] = j < count ? act_get(m + k * m_row + (first + j) * m_column) : 0;
-}
 
 /* -------------------------------------------------------------------------------------------------- one group of rows */
 
@@ -221,7 +147,7 @@ static void cell_forward_item(void *context, int64_t item) {
     for (int64_t t = 0;; t++) {
         while (active && cell_length(&group.row[active - 1]) <= t) active--;
         if (!active) break;
-        cell_product(active, cell->width, call->gates * call->tiles, state, padded,
+        cell_product_packed(active, cell->width, call->gates * call->tiles, state, padded,
                      call->packed + head * call->packed_head, product, call->gates * padded);
         for (int64_t r = 0; r < active; r++) {
             struct cell_now now = cell_now(call, &group.row[r], head, t);
@@ -254,7 +180,7 @@ static void cell_backward_item(void *context, int64_t item) {
             now.drive = drive + r * depth;
             call->point(&now);
         }
-        cell_product(active, depth, call->tiles, drive, depth, call->packed + head * call->packed_head, product, padded);
+        cell_product_packed(active, depth, call->tiles, drive, depth, call->packed + head * call->packed_head, product, padded);
         for (int64_t r = 0; r < active; r++)
             for (int64_t j = 0; j < padded; j += RIT_LANES) {
                 real *dh = state + r * padded + j;
