@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ritornello import ops, state, transition
+from ritornello import layers, models, ops, state, transition
 from ritornello._run import Result, run
 from ritornello.cell import AffineCell, Cell
 from ritornello.errors import BackendError, CheckpointError, InputError, RitornelloError, StateError
+from ritornello.hub import load, save
 from ritornello.kernels.registry import backend, explain
 from ritornello.method import Auto, Chunked, Fused, Method, Scan, Sequential
+from ritornello.models import LanguageModel, ModelConfig, Parallel, Repeat
 from ritornello.state import State
 
 __version__ = "0.1.0"
@@ -21,7 +23,11 @@ __all__ = [
     "Chunked",
     "Fused",
     "InputError",
+    "LanguageModel",
     "Method",
+    "ModelConfig",
+    "Parallel",
+    "Repeat",
     "Result",
     "RitornelloError",
     "Scan",
@@ -30,8 +36,12 @@ __all__ = [
     "StateError",
     "backend",
     "explain",
+    "layers",
+    "load",
+    "models",
     "ops",
     "run",
+    "save",
     "state",
     "transition",
 ]

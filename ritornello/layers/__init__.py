@@ -5,22 +5,51 @@ from __future__ import annotations
 from ritornello.layers.attention import Attention
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
 from ritornello.layers.catalogue import build, catalogue, find, register
+from ritornello.layers.delta_net import DeltaNet
 from ritornello.layers.gated_delta_net import GatedDeltaNet
+from ritornello.layers.gated_mlp import GatedMLP
+from ritornello.layers.gla import GLA
+from ritornello.layers.hgrn2 import HGRN2
+from ritornello.layers.linear_attention import LinearAttention
 from ritornello.layers.lstm import LSTM
+from ritornello.layers.mamba2 import Mamba2
 from ritornello.layers.min_gru import MinGRU
+from ritornello.layers.mlp import MLP
+from ritornello.layers.retention import Retention
 
-for _layer in (Attention, GatedDeltaNet, LSTM, MinGRU):
+for _layer in (
+    Attention,
+    DeltaNet,
+    GatedDeltaNet,
+    GatedMLP,
+    GLA,
+    HGRN2,
+    LinearAttention,
+    LSTM,
+    Mamba2,
+    MinGRU,
+    MLP,
+    Retention,
+):
     register(_layer.kind, _layer)
 
 __all__ = [
+    "GLA",
+    "HGRN2",
     "LSTM",
+    "MLP",
     "About",
     "Attention",
     "Call",
+    "DeltaNet",
     "GatedDeltaNet",
+    "GatedMLP",
     "Layer",
     "Leaf",
+    "LinearAttention",
+    "Mamba2",
     "MinGRU",
+    "Retention",
     "Traits",
     "build",
     "catalogue",

@@ -1,0 +1,88 @@
+"""Checkpoints: one file per format. `load` recognises a format by its config.json; no pickle is ever read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ritornello.errors import CheckpointError, InputError
+from ritornello.hub import ritornello_format
+from ritornello.hub.base import CONFIG, WEIGHTS, Format, find, recognise, register
+from ritornello.models import LanguageModel
+
+__all__ = ["Format", "load", "register", "save"]
+
+register(ritornello_format.FORMAT)
+
+
+def save(model: LanguageModel, path: str | Path, format: str | None = None) -> None:
+    """Write a model to the folder `path`. Whatever fails, a checkpoint that was there before stays.
+
+    Args:
+        model: a LanguageModel.
+        path: a folder; it is made where there is none.
+        format: the name of a checkpoint format; ``"ritornello"`` where None.
+
+    Raises:
+        CheckpointError: the disk is full, or the folder cannot be written.
+        InputError: no model, or a format that is unknown or only read.
+    """
+    if not isinstance(model, LanguageModel):
+        raise InputError(f"`model` of save is a {type(model).__name__}; wanted a ritornello.LanguageModel.")
+    chosen = find(format or "ritornello")
+    if chosen.save is None:
+        raise InputError(f"Checkpoints of format {chosen.name!r} are only read. Save as 'ritornello'.")
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"`path` of save is {str(path)!r}, a file; a model is saved to a folder. Give another path.")
+    chosen.save(model, folder)
+
+
+def load(path_or_id: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> LanguageModel:
+    """Read a model from a folder, or from the Hugging Face hub by its id ``"owner/name"``. It is in eval mode.
+
+    Args:
+        path_or_id: a folder with a config.json, or that file itself, or an id.
+        device: where the weights go.
+        dtype: of the weights (see ``LanguageModel.to_dtype``); as saved where None.
+
+    Raises:
+        CheckpointError: nothing there, an unknown format, a newer version, or weights that are truncated, missing, too
+            many or of another shape. Nothing is half loaded.
+    """
+    folder = _folder(path_or_id)
+    format, config = recognise(folder)
+    model = format.load(folder, config)
+    if dtype is not None:
+        model.to_dtype(dtype)
+    return model.to(device).eval()
+
+
+def _folder(path_or_id: str | Path) -> Path:
+    path = Path(path_or_id)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        if path.name in (CONFIG, WEIGHTS):
+            return path.parent
+        raise CheckpointError(
+            f"{str(path)!r} is a file; wanted the folder of a checkpoint, with {CONFIG} and {WEIGHTS}. "
+            "Pickles (.pt, .bin) are never read: they could run any code."
+        )
+    if not isinstance(path_or_id, str) or path_or_id.count("/") != 1 or path_or_id.startswith((".", "/", "~")):
+        raise CheckpointError(f"There is no folder {str(path_or_id)!r} to read a model from. Check the path.")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise CheckpointError(
+            f"There is no folder {path_or_id!r}. If it is an id on the Hugging Face hub, run pip install "
+            "'ritornello[hub]' to download it."
+        ) from None
+    try:
+        return Path(snapshot_download(path_or_id, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # the package raises many kinds: network, rights, names
+        raise CheckpointError(
+            f"There is no folder {path_or_id!r}, and the Hugging Face hub gave no such model "
+            f"({type(error).__name__}). Check the path or the id."
+        ) from error

@@ -1,0 +1,130 @@
+"""Checkpoint formats: how each is recognised, and who reads and writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+
+from ritornello.errors import CheckpointError, InputError, nearest
+from ritornello.models import LanguageModel
+from ritornello.typing import Tensor
+
+__all__ = ["CONFIG", "WEIGHTS", "Format", "assign", "find", "read_tensors", "recognise", "register"]
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One checkpoint format, one file of this folder.
+
+    Args:
+        name: e.g. ``"ritornello"``.
+        recognises: whether a config.json is of this format.
+        load: (folder, config) → the model, on the CPU, in the dtype that was saved.
+        save: (model, folder); None where a format is only read.
+    """
+
+    name: str
+    recognises: Callable[[Mapping[str, Any]], bool]
+    load: Callable[[Path, Mapping[str, Any]], LanguageModel]
+    save: Callable[[LanguageModel, Path], None] | None = None
+
+
+_formats: dict[str, Format] = {}
+
+
+def register(format: Format) -> Format:
+    """Put a format among those that `load` recognises; the first one that does is taken."""
+    _formats[format.name] = format
+    return format
+
+
+def find(name: str) -> Format:
+    """The format of that name."""
+    if name not in _formats:
+        raise InputError(f"There is no checkpoint format {name!r}. {nearest(name, _formats)}")
+    return _formats[name]
+
+
+def recognise(folder: Path) -> tuple[Format, dict[str, Any]]:
+    """The format of the checkpoint in a folder, and its config."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern)]
+        if pickles:
+            raise CheckpointError(
+                f"{str(folder)!r} holds {pickles[0]}, which is a pickle and could run any code. Pickles are never "
+                "read: save the model as safetensors."
+            ) from None
+        raise CheckpointError(f"{str(folder)!r} has no {CONFIG}. Give a folder that rt.save wrote.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{str(path)!r} is no JSON ({error}). Save the model again.") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{str(path)!r} is no JSON object but a {type(config).__name__}. Save the model again.")
+    for format in _formats.values():
+        if format.recognises(config):
+            return format, config
+    kind = config.get("model_type") or config.get("format")
+    raise CheckpointError(
+        f"{str(path)!r} is of kind {kind!r}, which nothing here reads. There are: {', '.join(_formats)}."
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, mapped into memory: they are read from the disk when they are used."""
+    if not path.is_file():
+        raise CheckpointError(f"There is no weights file {str(path)!r}. Copy the whole checkpoint folder.")
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is no whole safetensors file ({error}). Copy or save the checkpoint again."
+        ) from None
+
+
+def assign(build: Callable[[], LanguageModel], tensors: dict[str, Tensor], source: Path) -> LanguageModel:
+    """Build a model without memory and give it `tensors` for its weights, after all names and shapes were compared.
+
+    Raises:
+        CheckpointError: tensors that are missing, too many, or of another shape; they are named.
+    """
+    with torch.device("meta"):
+        model = build()
+    expected = model.state_dict()
+    buffers = {name for name, _ in model.named_buffers()} - set(expected)
+    wrong = [f"{n} is missing" for n in expected if n not in tensors]
+    wrong += [f"{n} belongs to no layer" for n in tensors if n not in expected]
+    wrong += [
+        f"{n} is {tuple(t.shape)}, not {tuple(expected[n].shape)}"
+        for n, t in tensors.items()
+        if n in expected and t.shape != expected[n].shape
+    ]
+    wrong += [
+        f"{n} is {t.dtype}, not a floating dtype"
+        for n, t in tensors.items()
+        if n in expected and expected[n].is_floating_point() and not t.is_floating_point()
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise CheckpointError(
+            f"The weights in {str(source)!r} do not fit the config beside them: {'; '.join(wrong[:5])}{more}. Save the "
+            "model again, or give the config that it was saved with."
+        )
+    if buffers:  # constants that are computed and not saved: they need a real build
+        with torch.random.fork_rng(devices=[]):
+            model = build()
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    model.load_state_dict(tensors, strict=True, assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return model

@@ -1,0 +1,81 @@
+"""The library's own checkpoints: a folder with config.json, model.safetensors, and tokenizer.json where there is one.
+
+config.json: ``{"format": "ritornello", "version": 1, "tokens": "bytes" | "tokenizer.json" | null, "model": {...}}``; `model`
+holds the fields of `ModelConfig`. The names in model.safetensors are those of ``model.state_dict()``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from ritornello import _files
+from ritornello.errors import CheckpointError, InputError
+from ritornello.hub.base import CONFIG, WEIGHTS, Format, assign, read_tensors
+from ritornello.models import ByteTokenizer, FileTokenizer, LanguageModel, ModelConfig
+
+__all__ = ["FORMAT", "load", "save"]
+
+VERSION = 1
+TOKENIZER = "tokenizer.json"
+
+
+def save(model: LanguageModel, folder: Path) -> None:
+    """Write the model. Every file is complete on the disk before the first one takes the place of an older one."""
+    tokens = "bytes" if isinstance(model.tokens, ByteTokenizer) else None
+    if isinstance(model.tokens, FileTokenizer):
+        tokens = TOKENIZER
+    config = {"format": "ritornello", "version": VERSION, "tokens": tokens, "model": model.config.to_dict()}
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+
+    def weights(name: str) -> None:
+        save_file(tensors, name, {"format": "pt"})
+        if isinstance(model.tokens, FileTokenizer):
+            model.tokens.save(folder / TOKENIZER)
+
+    def everything(name: str) -> None:
+        Path(name).write_text(text, encoding="utf-8")
+        _files.replace(folder / WEIGHTS, weights)
+
+    try:
+        _files.replace(folder / CONFIG, everything)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"The model was not saved to {str(folder)!r}: {error}. What was there before is unchanged; make room, or "
+            "give a folder that can be written."
+        ) from error
+
+
+def load(folder: Path, config: Mapping[str, Any]) -> LanguageModel:
+    """Read a model that `save` wrote."""
+    where = str(folder / CONFIG)
+    version = config.get("version")
+    if version != VERSION:
+        raise CheckpointError(
+            f"{where!r} is of version {version!r}; this ritornello reads version {VERSION}. "
+            + ("Install a newer one." if isinstance(version, int) and version > VERSION else "Save the model again.")
+        )
+    fields = config.get("model")
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{where!r} has no field 'model' with the model's config. Save the model again.")
+    kind = config.get("tokens")
+    if kind not in ("bytes", TOKENIZER, None):
+        raise CheckpointError(f"{where!r} names the tokens {kind!r}; wanted 'bytes', {TOKENIZER!r} or null.")
+    tokens = ByteTokenizer() if kind == "bytes" else FileTokenizer(folder / TOKENIZER) if kind else None
+    tensors = read_tensors(folder / WEIGHTS)
+    try:
+        made = ModelConfig.from_dict(fields)
+        return assign(lambda: LanguageModel(made, tokens), tensors, folder / WEIGHTS)
+    except CheckpointError:
+        raise
+    except (InputError, TypeError) as error:
+        raise CheckpointError(f"{where!r} describes no model that can be built: {error}") from error
+
+
+FORMAT = Format("ritornello", lambda config: config.get("format") == "ritornello", load, save)

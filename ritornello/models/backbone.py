@@ -1,0 +1,189 @@
+"""Residual blocks in a pattern: what all models share, whatever they read and predict.
+
+Everything here has the two verbs of a layer, ``advance(x, state, call)`` and ``initial_state(batch, like)``, so that
+blocks nest. Masks are packed by the model, once; one `Call` goes through all blocks, and its `carry` with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ritornello import state as states
+from ritornello.errors import StateError
+from ritornello.layers import Call, Layer, build
+from ritornello.models.config import Entry, ModelConfig, Parallel, Repeat
+from ritornello.state import State
+from ritornello.typing import Tensor, accumulation_dtype
+
+__all__ = ["Backbone", "Block", "ParallelMixers", "RepeatedBlocks", "describe"]
+
+VERSION = 1
+
+
+class Norm(nn.Module):
+    """RMSNorm or LayerNorm in the dtype of x, whatever that of its weight: a float32 stream meets bf16 weights."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.eps = config.norm_eps
+        self.weight = nn.Parameter(torch.ones(config.width))
+        self.bias = nn.Parameter(torch.zeros(config.width)) if config.norm == "layer_norm" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(x.dtype)
+        if self.bias is None:
+            return F.rms_norm(x, weight.shape, weight, self.eps)
+        return F.layer_norm(x, weight.shape, weight, self.bias.to(x.dtype), self.eps)
+
+
+class ParallelMixers(nn.Module):
+    """Mixers on the same input, their outputs averaged or summed."""
+
+    def __init__(self, node: Parallel, width: int):
+        super().__init__()
+        self.mixers: Any = nn.ModuleList(_layer(m, width) for m in node.mixers)
+        self.share = 1 / len(self.mixers) if node.combine == "mean" else 1.0
+
+    def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
+        outputs, leaves = [], {}
+        for i, mixer in enumerate(self.mixers):
+            y, leaves[str(i)] = mixer.advance(x, part(state, str(i)), call)
+            outputs.append(y)
+        return sum(outputs[1:], outputs[0]) * self.share, State("parallel", VERSION, {}, leaves)
+
+    def initial_state(self, batch: int, like: Tensor) -> State:
+        leaves = {str(i): m.initial_state(batch, like) for i, m in enumerate(self.mixers)}
+        return State("parallel", VERSION, {}, leaves)
+
+
+class Block(nn.Module):
+    """x ← x + mixer(norm(x)); x ← x + ffn(norm(x))."""
+
+    def __init__(self, entry: Entry, config: ModelConfig):
+        super().__init__()
+        self.dropout = config.dropout
+        self.mixer_norm = Norm(config)
+        self.mixer = ParallelMixers(entry, config.width) if isinstance(entry, Parallel) else _layer(entry, config.width)
+        self.ffn_norm, self.ffn = None, None
+        if config.ffn is not None:
+            self.ffn_norm, self.ffn = Norm(config), _layer(config.ffn, config.width)
+
+    def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
+        leaves = {}
+        x, leaves["mixer"] = self._add(x, self.mixer_norm, self.mixer, part(state, "mixer"), call)
+        if self.ffn is not None:
+            x, leaves["ffn"] = self._add(x, self.ffn_norm, self.ffn, part(state, "ffn"), call)
+        return x, State("block", VERSION, {}, leaves)
+
+    def _add(self, x: Tensor, norm: Any, layer: Any, state: State | None, call: Call) -> tuple[Tensor, State]:
+        y, new = layer.advance(norm(x).to(self.working_dtype()), state, call)
+        if self.dropout and self.training:
+            y = F.dropout(y, self.dropout)
+        return x + y, new
+
+    def working_dtype(self) -> torch.dtype:
+        """What the layers compute in: their weights' dtype, also where the residual stream is wider."""
+        return self.mixer_norm.weight.dtype
+
+    def initial_state(self, batch: int, like: Tensor) -> State:
+        like = like.to(self.working_dtype())
+        leaves = {"mixer": self.mixer.initial_state(batch, like)}
+        if self.ffn is not None:
+            leaves["ffn"] = self.ffn.initial_state(batch, like)
+        return State("block", VERSION, {}, leaves)
+
+
+class RepeatedBlocks(nn.Module):
+    """Blocks run n times over: the weights are shared, the states are not."""
+
+    def __init__(self, node: Repeat, config: ModelConfig):
+        super().__init__()
+        self.n = node.n
+        self.blocks: Any = nn.ModuleList(_block(e, config) for e in node.blocks)
+
+    def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
+        leaves = {}
+        for name, block in self._runs():
+            x, leaves[name] = block.advance(x, part(state, name), call)
+        return x, State("repeat", VERSION, {}, leaves)
+
+    def initial_state(self, batch: int, like: Tensor) -> State:
+        return State("repeat", VERSION, {}, {name: block.initial_state(batch, like) for name, block in self._runs()})
+
+    def _runs(self) -> Iterable[tuple[str, Any]]:
+        return ((f"{turn}.{i}", block) for turn in range(self.n) for i, block in enumerate(self.blocks))
+
+
+class Backbone(nn.Module):
+    """The blocks of a config, and the final norm.
+
+    The state's leaves are ``position``, (B,) how many steps each row has read, and a State for each entry of the pattern.
+    """
+
+    def __init__(self, config: ModelConfig, kind: str = "backbone"):
+        super().__init__()
+        self.kind = kind
+        self.blocks: Any = nn.ModuleList(_block(e, config) for e in config.entries())
+        self.final_norm = Norm(config) if config.final_norm else None
+        self.residual_float32 = config.residual_float32
+        self.spec = {"width": config.width, "layers": ", ".join(describe(e) for e in config.entries())}
+
+    def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
+        """x (B, T, width) → hidden (B, T, width), zero beyond the last packed sequence, and the new state."""
+        sequence, dtype = call.sequence, x.dtype
+        if state is not None:
+            states.check(state, self.kind, VERSION, self.spec, sequence.batch)
+        lengths = sequence.lengths(x.device)
+        before = part(state, "position")
+        leaves: dict[str, Any] = {"position": lengths if before is None else before + lengths}
+        if self.residual_float32:
+            x = x.to(accumulation_dtype(dtype))
+        for i, block in enumerate(self.blocks):
+            x, leaves[str(i)] = block.advance(x, part(state, str(i)), call)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        if sequence.cu_seqlens is not None:
+            used = torch.arange(sequence.length, device=x.device) < sequence.cu_seqlens[-1]
+            x = torch.where(used.view(1, -1, 1), x, 0)
+        return x.to(dtype), State(self.kind, VERSION, self.spec, leaves)
+
+    def initial_state(self, batch: int, like: Tensor) -> State:
+        """The state before anything was read; `like` tells device and dtype."""
+        leaves: dict[str, Any] = {"position": torch.zeros(batch, dtype=torch.long, device=like.device)}
+        leaves |= {str(i): block.initial_state(batch, like) for i, block in enumerate(self.blocks)}
+        return State(self.kind, VERSION, self.spec, leaves)
+
+
+def describe(entry: Entry) -> str:
+    """An entry in words: ``gla``, ``parallel(attention mamba2)``, ``repeat(3 gla attention)``."""
+    if isinstance(entry, Parallel):
+        return f"parallel({' '.join(describe(m) for m in entry.mixers)})"
+    if isinstance(entry, Repeat):
+        return f"repeat({entry.n} {' '.join(describe(b) for b in entry.blocks)})"
+    return entry if isinstance(entry, str) else entry[0]
+
+
+def part(state: State | None, name: str) -> Any:
+    """A leaf of the state; None where there is no state."""
+    if state is None:
+        return None
+    if name not in state.leaves:
+        raise StateError(
+            f"`state` of {state.kind!r} has no part {name!r}; it has {', '.join(state.leaves) or 'none'}. Pass the "
+            "state that this model returned, or None to start."
+        )
+    return state.leaves[name]
+
+
+def _layer(entry: Any, width: int) -> Layer:
+    name, options = (entry, {}) if isinstance(entry, str) else entry
+    return build(name, width, **options)
+
+
+def _block(entry: Entry, config: ModelConfig) -> nn.Module:
+    return RepeatedBlocks(entry, config) if isinstance(entry, Repeat) else Block(entry, config)

@@ -1,0 +1,227 @@
+"""What a model is made of, as a value that reads and writes JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from ritornello.errors import InputError, nearest
+from ritornello.layers import find
+
+__all__ = ["Entry", "ModelConfig", "Parallel", "Repeat", "as_entry", "entry_to_json"]
+
+NORMS = ("rms_norm", "layer_norm")
+COMBINES = ("mean", "sum")
+
+
+@dataclass(frozen=True, init=False)
+class Parallel:
+    """Mixers side by side: all read the same normed input, and their outputs are averaged or summed.
+
+        Parallel("attention", "mamba2")              # a hybrid-head block
+
+    Args:
+        mixers: names, or (name, options).
+        combine: ``"mean"`` or ``"sum"``.
+    """
+
+    mixers: tuple[Entry, ...]
+    combine: str = "mean"
+
+    def __init__(self, *mixers: Entry, combine: str = "mean"):
+        if not mixers:
+            raise InputError("Parallel was given no mixers; wanted layers, e.g. Parallel('attention', 'mamba2').")
+        if combine not in COMBINES:
+            raise InputError(f"`combine` of Parallel is {combine!r}; it takes 'mean' or 'sum'.")
+        object.__setattr__(self, "mixers", tuple(as_entry(m) for m in mixers))
+        object.__setattr__(self, "combine", combine)
+        if any(isinstance(m, (Parallel, Repeat)) for m in self.mixers):
+            raise InputError(
+                "Parallel was given a Parallel or a Repeat; it takes layers only: put the Repeat around it."
+            )
+
+
+@dataclass(frozen=True, init=False)
+class Repeat:
+    """Blocks that are run n times over, with the same weights each time and a state of its own for each time.
+
+        Repeat(3, "gla", "attention")                # gla attention gla attention gla attention, two blocks of weights
+
+    Args:
+        n: how many times.
+        blocks: entries of a pattern.
+    """
+
+    n: int
+    blocks: tuple[Entry, ...]
+
+    def __init__(self, n: int, *blocks: Entry):
+        _positive("n", "Repeat", n)
+        if not blocks:
+            raise InputError("Repeat was given no blocks; wanted names of layers, e.g. Repeat(3, 'gla', 'attention').")
+        object.__setattr__(self, "n", n)
+        object.__setattr__(self, "blocks", tuple(as_entry(b) for b in blocks))
+
+
+Entry: TypeAlias = str | tuple[str, Mapping[str, Any]] | Parallel | Repeat
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A stack of pre-norm residual blocks, x ← x + mixer(norm(x)), x ← x + ffn(norm(x)).
+
+        rt.ModelConfig(vocab_size=256, width=256, depth=8,
+                       pattern=["gated_delta_net"] * 3 + [("attention", {"window": 256})])
+
+    Args:
+        vocab_size: how many tokens there are.
+        width: of the residual stream.
+        pattern: entries that are cycled through until there are `depth`: a layer's name, (name, options), `Parallel` or
+            `Repeat` (one entry, however many blocks it runs). One string may hold several names, with commas between.
+        depth: how many entries; those of the pattern, once, where None.
+        ffn: the feed-forward of every block: a name, (name, options), or None.
+        tied_embeddings: the output weights are the embeddings.
+        norm: ``"rms_norm"`` or ``"layer_norm"``.
+        norm_eps: of the norms.
+        final_norm: whether the last block's output is normed.
+        dropout: of each residual branch, in training.
+        logits_soft_cap: c, for logits c · tanh(logits / c).
+        embedding_scale: what the embeddings are multiplied by, e.g. √width.
+        residual_float32: keep the residual stream in float32 where the weights are narrower.
+        init_std: standard deviation of the projections' and embeddings' initialisation.
+
+    Raises:
+        InputError: an unknown layer or option, or a value out of its range.
+    """
+
+    vocab_size: int
+    width: int
+    pattern: Any = "gated_delta_net"
+    depth: int | None = None
+    ffn: Any = "gated_mlp"
+    tied_embeddings: bool = True
+    norm: str = "rms_norm"
+    norm_eps: float = 1e-6
+    final_norm: bool = True
+    dropout: float = 0.0
+    logits_soft_cap: float | None = None
+    embedding_scale: float | None = None
+    residual_float32: bool = False
+    init_std: float = 0.02
+
+    def __post_init__(self):
+        _positive("vocab_size", "ModelConfig", self.vocab_size)
+        _positive("width", "ModelConfig", self.width)
+        pattern = as_pattern(self.pattern)
+        object.__setattr__(self, "pattern", pattern)
+        object.__setattr__(self, "depth", len(pattern) if self.depth is None else self.depth)
+        _positive("depth", "ModelConfig", self.depth)
+        if self.ffn is not None:
+            object.__setattr__(self, "ffn", as_entry(self.ffn))
+            if isinstance(self.ffn, (Parallel, Repeat)):
+                raise InputError("`ffn` is a node of a pattern; wanted one layer: a name, (name, options) or None.")
+        if self.norm not in NORMS:
+            raise InputError(f"`norm` is {self.norm!r}. {nearest(str(self.norm), NORMS)}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"`dropout` is {self.dropout}; wanted a share from 0 to below 1.")
+        if self.logits_soft_cap is not None and self.logits_soft_cap <= 0:
+            raise InputError(f"`logits_soft_cap` is {self.logits_soft_cap}; wanted a positive bound, or None.")
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The pattern, cycled to `depth` entries."""
+        return tuple(self.pattern[i % len(self.pattern)] for i in range(self.depth or 0))
+
+    def blocks(self) -> Iterator[Entry]:
+        """The mixers in the order in which they are run, repetitions written out."""
+
+        def flat(entries: Sequence[Entry]) -> Iterator[Entry]:
+            for entry in entries:
+                if isinstance(entry, Repeat):
+                    for _ in range(entry.n):
+                        yield from flat(entry.blocks)
+                else:
+                    yield entry
+
+        return flat(self.entries())
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON value from which `from_dict` makes this config again."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain["pattern"] = [entry_to_json(e) for e in self.pattern]
+        plain["ffn"] = None if self.ffn is None else entry_to_json(self.ffn)
+        return plain
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> ModelConfig:
+        """The config of a JSON value.
+
+        Raises:
+            InputError: a field that there is not, or that is missing.
+        """
+        known = [f.name for f in fields(ModelConfig)]
+        for name in values:
+            if name not in known:
+                raise InputError(f"A model's config has no field {name!r}. {nearest(str(name), known)}")
+        missing = [name for name in ("vocab_size", "width") if name not in values]
+        if missing:
+            raise InputError(f"A model's config lacks {missing[0]!r}; it needs vocab_size and width.")
+        return ModelConfig(**values)
+
+
+# ---------------------------------------------------------------------------------------------------- entries and JSON
+
+
+def as_pattern(pattern: Any) -> tuple[Entry, ...]:
+    """A pattern of any accepted form as a tuple of entries."""
+    if isinstance(pattern, str):
+        pattern = [name.strip() for name in pattern.split(",")]
+    elif isinstance(pattern, (Parallel, Repeat)) or _is_pair(pattern):
+        pattern = [pattern]
+    if not isinstance(pattern, Sequence) or not pattern:
+        raise InputError(f"`pattern` is {pattern!r}; wanted at least one layer, e.g. ['gated_delta_net', 'attention'].")
+    return tuple(as_entry(e) for e in pattern)
+
+
+def as_entry(entry: Any) -> Entry:
+    """One entry, from Python or from JSON; every name in it is looked up."""
+    if isinstance(entry, (Parallel, Repeat)):
+        return entry
+    if isinstance(entry, str):
+        find(entry)
+        return entry
+    if _is_pair(entry):
+        find(entry[0])
+        return entry[0], dict(entry[1])
+    if isinstance(entry, Mapping) and set(entry) <= {"parallel", "combine"} and "parallel" in entry:
+        return Parallel(*entry["parallel"], combine=entry.get("combine", "mean"))
+    if isinstance(entry, Mapping) and set(entry) == {"repeat", "blocks"}:
+        return Repeat(entry["repeat"], *entry["blocks"])
+    raise InputError(
+        f"An entry of the pattern is {entry!r}; wanted a layer's name, (name, options), Parallel(...) or Repeat(n, ...)"
+        "."
+    )
+
+
+def entry_to_json(entry: Entry) -> Any:
+    """``"gla"``, ``["gla", {...}]``, ``{"parallel": [...], "combine": ...}`` or ``{"repeat": n, "blocks": [...]}``."""
+    if isinstance(entry, Parallel):
+        return {"parallel": [entry_to_json(m) for m in entry.mixers], "combine": entry.combine}
+    if isinstance(entry, Repeat):
+        return {"repeat": entry.n, "blocks": [entry_to_json(b) for b in entry.blocks]}
+    return entry if isinstance(entry, str) else [entry[0], dict(entry[1])]
+
+
+def _is_pair(entry: Any) -> bool:
+    return (
+        isinstance(entry, (tuple, list))
+        and len(entry) == 2
+        and isinstance(entry[0], str)
+        and isinstance(entry[1], Mapping)
+        and not {"parallel", "repeat"} & set(entry[1])
+    )
+
+
+def _positive(name: str, owner: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"`{name}` of {owner} is {value!r}; wanted a positive integer.")
