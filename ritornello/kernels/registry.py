@@ -64,9 +64,13 @@ class Kernel:
 
     def load(self) -> Any:
         """The kernel's module, imported on first use."""
-        return importlib.import_module(self.target)
+        module = _modules.get(self.target)
+        if module is None:
+            module = _modules[self.target] = importlib.import_module(self.target)
+        return module
 
 
+_modules: dict[str, Any] = {}
 _kernels: dict[tuple[str, str], Kernel] = {}
 _forced: str | None = None  # a plain global: torch.compile guards it, and could not see a context variable change
 

@@ -73,17 +73,13 @@ class Op:
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, ...]:
         """Run the op on tensors and attributes in the order of the schema: the output, then the final state."""
-        lead = arguments[0]
-        backend = registry.forced()
-        if not torch.compiler.is_compiling():  # which cannot look into the choice: it is left to the operator
-            backend = registry.resolve(self.name, backend, arguments)
-            registry.record(self.name, backend)
-        if backend == "reference" and not torch.compiler.is_compiling():
-            if lead.numel() == 0:
-                return self._nothing_to_do(arguments)
-            with torch.autocast(lead.device.type, enabled=False):
-                return self._kernel(backend, arguments).forward(*arguments, False)[0]
         save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments[: self.arity])
+        if torch.compiler.is_compiling():  # which cannot look into the choice: it is left to the operator
+            return self._call(*arguments, registry.forced(), save)[:-1]
+        backend = registry.resolve(self.name, registry.forced(), arguments)
+        registry.record(self.name, backend)
+        if backend == "reference" or (not save and _is_plain(arguments[0])):
+            return self._run(backend, arguments, False)[0]
         return self._call(*arguments, backend, save)[:-1]
 
     # ------------------------------------------------------------------------------------------- what the operators do
@@ -91,15 +87,23 @@ class Op:
     def _kernel(self, backend: str, arguments: Sequence[Any]) -> Any:
         return registry.lookup(self.name, backend or registry.resolve(self.name, "", arguments)).load()
 
-    def _forward(self, *arguments: Any) -> tuple[Tensor, ...]:
-        *arguments, backend, save = arguments
+    def _run(self, backend: str, arguments: Sequence[Any], save: bool) -> tuple[tuple[Tensor, ...], Tensor | None]:
         lead = arguments[0]
         if lead.numel() == 0:
-            return *self._nothing_to_do(arguments), lead.new_empty(0, dtype=torch.uint8)
+            return self._nothing_to_do(arguments), None
+        kernel = self._kernel(backend, arguments)
+        if not torch.is_autocast_enabled(lead.device.type):
+            return kernel.forward(*arguments, save)
         with torch.autocast(lead.device.type, enabled=False):
-            outputs, trace = self._kernel(backend, arguments).forward(*arguments, save)
+            return kernel.forward(*arguments, save)
+
+    def _forward(self, *arguments: Any) -> tuple[Tensor, ...]:
+        *arguments, backend, save = arguments
+        outputs, trace = self._run(backend, arguments, save)
         # The fake kernel promises contiguous outputs.
-        return *(o.contiguous() for o in outputs), lead.new_empty(0, dtype=torch.uint8) if trace is None else trace
+        return *(o.contiguous() for o in outputs), arguments[0].new_empty(
+            0, dtype=torch.uint8
+        ) if trace is None else trace
 
     def _backward(self, grads, trace, needs, *arguments):
         *arguments, backend = arguments
@@ -175,3 +179,12 @@ class Op:
             return (None,) * self.arity + nothing
         found = self._call_backward(list(grads[:-1]), trace, needs, *tensors, *ctx.attributes, ctx.backend)
         return *(g if n else None for g, n in zip(found, needs, strict=True)), *nothing
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Nobody watches the call — no mode, no transform, no subclass — so the dispatcher need not be asked (several µs)."""
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
