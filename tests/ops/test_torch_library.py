@@ -1,0 +1,127 @@
+"""The ops as operators of PyTorch: opcheck, torch.compile, activation checkpointing, autocast."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from ritornello import ops
+from ritornello.kernels.registry import backend, explain
+from ritornello.testing.op_cases import Draw, case, op_names
+from ritornello.testing.op_check import run_op
+from ritornello.typing import Tensor
+
+
+def positional(op: str) -> tuple:
+    """The arguments of a small call in the order of the operator's schema, with a leaf for each tensor."""
+    call = {}
+
+    def catch(*arguments):
+        call["arguments"] = arguments
+        raise StopIteration
+
+    module = importlib.import_module(f"ritornello.ops.{op}")
+    kept, module._op = module._op, catch
+    try:
+        with contextlib.suppress(StopIteration):
+            getattr(module, op)(**case(op, "plain", torch.float32).arguments)
+    finally:
+        module._op = kept
+    return tuple(a.detach().requires_grad_() if isinstance(a, Tensor) else a for a in call["arguments"])
+
+
+@pytest.mark.parametrize("op", op_names())
+def test_opcheck(op):
+    """Schema, fake kernel and autograd registration are what PyTorch wants of an operator."""
+    operator = getattr(torch.ops.ritornello, op).default
+    torch.library.opcheck(operator, (*positional(op), "torch", True), test_utils=("test_schema", "test_faketensor"))
+
+
+def leaves() -> tuple[Tensor, ...]:
+    draw = Draw("leaves", torch.float32, "cpu")
+    q, k, v = draw.normal(2, 70, 2, 8), draw.unit(2, 70, 2, 8), draw.normal(2, 70, 2, 8)
+    beta, log_decay = draw.uniform(0, 2, 2, 70, 2), draw.log_decay("mild", 2, 70, 2)
+    return tuple(x.requires_grad_() for x in (q, k, v, beta, log_decay))
+
+
+def loss_and_gradients(call):
+    inputs = leaves()
+    loss = call(*inputs)
+    return loss.detach(), *torch.autograd.grad(loss, inputs)
+
+
+def delta(*inputs: Tensor) -> Tensor:
+    output, last = ops.delta_rule(*inputs)
+    return output.square().sum() + last.sum()
+
+
+def assert_same(got, want, **limits):
+    for left, right in zip(got, want, strict=True):
+        torch.testing.assert_close(left, right, **limits)
+
+
+@pytest.mark.parametrize("name", ("torch", "reference"))
+def test_compile_fullgraph(name):
+    """One graph, the same numbers; the backend chosen when the graph was made is kept for its backward pass."""
+    with backend(name):
+        want = loss_and_gradients(delta)
+        compiled = torch.compile(delta, fullgraph=True, backend="aot_eager")
+        assert_same(loss_and_gradients(compiled), want, rtol=1e-5, atol=1e-5)
+
+
+def test_checkpoint_keeps_the_backend():
+    """A recomputation in the backward pass gives the same numbers, and so does a forward pass under another default."""
+    with backend("torch"):
+        want = loss_and_gradients(delta)
+    with backend("torch"):
+        got = loss_and_gradients(lambda *inputs: checkpoint(delta, *inputs, use_reentrant=False))
+    assert_same(got, want, rtol=0, atol=0)
+
+
+def test_backward_keeps_the_backend_of_the_forward():
+    with backend("torch"):
+        inputs = leaves()
+        loss = delta(*inputs)
+    with backend("reference"):
+        got = torch.autograd.grad(loss, inputs)
+    with backend("torch"):
+        want = loss_and_gradients(delta)[1:]
+    assert_same(got, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("op", op_names())
+def test_autocast_leaves_the_numbers(op):
+    """Under autocast the kernel computes in the dtypes it was given: the same numbers as without."""
+    one = case(op, "plain", torch.float32)
+    want, want_grads, _ = run_op(one, "torch")
+    with torch.autocast("cpu", torch.bfloat16):
+        got, got_grads, _ = run_op(one, "torch")
+    assert_same(got.values(), want.values(), rtol=0, atol=0)
+    assert_same(got_grads.values(), want_grads.values(), rtol=0, atol=0)
+
+
+def test_mixed_dtypes_of_autocast():
+    """bf16 queries beside float32 keys, as autocast leaves them, are brought together; gates may stay in float32."""
+    q, k, v, beta, log_decay = (x.detach() for x in leaves())
+    with backend("torch"):
+        output, last = ops.delta_rule(q.bfloat16(), k.bfloat16(), v, beta, log_decay.bfloat16())
+    assert output.dtype == torch.float32 and last.dtype == torch.float32
+
+
+def test_explain_names_the_backend():
+    with backend("torch"), explain() as log:
+        ops.delta_rule(*leaves())
+    assert [(r.op, r.backend) for r in log] == [("delta_rule", "torch")]
+
+
+def test_no_gradient_is_no_trace():
+    """Without a gradient in sight nothing is kept for a backward pass."""
+    draw = Draw("trace", torch.float32, "cpu")
+    a, b, state = draw.uniform(0, 1, 1, 8, 3), draw.normal(1, 8, 3), draw.normal(1, 3)
+    operator = torch.ops.ritornello.diagonal_scan
+    assert operator(a, b, state, None, "torch", False)[-1].numel() == 0
+    assert operator(a, b, state, None, "torch", True)[-1].numel() == 8 * 3 * 4
