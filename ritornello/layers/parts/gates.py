@@ -11,19 +11,40 @@ from torch.nn import functional as F
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 from ritornello.typing import Tensor, accumulation_dtype
 
-__all__ = ["GatedNorm", "StepDecay", "inverse_softplus_of_steps", "l2_normalize"]
+__all__ = ["GatedNorm", "NormOfGated", "StepDecay", "inverse_softplus_of_steps", "l2_normalize"]
 
 
 class GatedNorm(nn.Module):
-    """y = RMSNorm(o) ⊙ silu(g): per head, over the value size, as RetNet, GLA and the delta rules end."""
+    """y = RMSNorm(o) ⊙ silu(g): per head, over the value size, as GLA and the delta rules end.
 
-    def __init__(self, size: int, eps: float = 1e-5):
+    With `centred` the mean is subtracted as well, and there are no weights: the group norm of RetNet.
+    """
+
+    def __init__(self, size: int, eps: float = 1e-5, centred: bool = False):
         super().__init__()
-        self.norm = nn.RMSNorm(size, eps=eps)
+        self.norm = nn.LayerNorm(size, eps, elementwise_affine=False) if centred else nn.RMSNorm(size, eps=eps)
 
     def forward(self, o: Tensor, gate: Tensor) -> Tensor:
         """o (B, T, H, V) and gate (B, T, H·V) → (B, T, H·V)."""
         return self.norm(o).flatten(-2) * F.silu(gate)
+
+
+class NormOfGated(nn.Module):
+    """y = RMSNorm(o ⊙ silu(g)), each of `groups` equal parts of the channels for itself, as Mamba-2 ends."""
+
+    def __init__(self, size: int, groups: int = 1, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.groups, self.eps = groups, eps
+
+    def forward(self, o: Tensor, gate: Tensor) -> Tensor:
+        """o and gate (B, T, D) → (B, T, D)."""
+        wide = accumulation_dtype(o.dtype)
+        gated = (o.to(wide) * F.silu(gate.to(wide))).unflatten(-1, (self.groups, -1))
+        return self.weight * F.rms_norm(gated, gated.shape[-1:], eps=self.eps).flatten(-2).to(o.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, groups={self.groups}, eps={self.eps}"
 
 
 class StepDecay(nn.Module):
@@ -44,8 +65,12 @@ class StepDecay(nn.Module):
         wide = accumulation_dtype(a.dtype)
         return F.softplus(a.to(wide) + self.dt_bias.to(wide))
 
+    def log(self, step: Tensor) -> Tensor:
+        """log d for the step size Δ."""
+        return -self.A_log.to(step.dtype).exp() * step
+
     def forward(self, a: Tensor) -> Tensor:
-        return -self.A_log.to(accumulation_dtype(a.dtype)).exp() * self.step(a)
+        return self.log(self.step(a))
 
 
 def inverse_softplus_of_steps(size: int, low: float = 1e-3, high: float = 1e-1, floor: float = 1e-4) -> Tensor:

@@ -1,0 +1,81 @@
+"""DeltaNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.parts.conv import ShortConv
+from ritornello.layers.parts.gates import l2_normalize
+from ritornello.layers.parts.heads import Heads
+from ritornello.layers.parts.sizes import heads_for
+from ritornello.transition import Delta
+
+__all__ = ["DeltaNet"]
+
+
+class DeltaNet(Layer):
+    """S ← (I − β_t k_t k_tᵀ) S + β_t k_t v_tᵀ, o_t = Sᵀ q_t / √K; q, k, v through a short convolution and silu,
+    ‖q‖ = ‖k‖ = 1, β = σ(W_b x); y = W_o RMSNorm(o).
+
+    Args:
+        width: of x.
+        heads: of queries and keys, of about 128 channels where None.
+        value_heads: a multiple of `heads`; as many where None.
+        key_size: width / heads where None.
+        value_size: width / value heads where None.
+        conv_width: taps of the convolution.
+        negative_eigenvalues: β in (0, 2): the transition's eigenvalue along k reaches −1 (state tracking).
+
+    Source: Yang et al. 2024, arXiv:2406.06484, sections 2.2 and 3.3, after Schlag et al. 2021, arXiv:2102.11174;
+    negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537.
+    """
+
+    kind = "delta_net"
+    traits = Traits(
+        About(
+            "DeltaNet",
+            "Yang et al. 2024, Parallelizing Linear Transformers with the Delta Rule, arXiv:2406.06484",
+            "delta rule",
+            "S ← (I − β k kᵀ) S + β k vᵀ, o = Sᵀ q",
+        )
+    )
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int | None = None,
+        value_heads: int | None = None,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        conv_width: int = 4,
+        negative_eigenvalues: bool = False,
+        **base: Any,
+    ):
+        super().__init__(width, **base)
+        heads = heads_for(width, 128) if heads is None else heads
+        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
+        value_size = value_size or divide(self.kind, "width", width, "value_heads", value_heads or heads)
+        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size)
+        self.negative_eigenvalues = negative_eigenvalues
+        channels = 2 * self.size.keys + self.size.values
+        self.qkv_proj = nn.Linear(width, channels, bias=False)
+        self.conv = ShortConv(channels, conv_width)
+        self.beta_proj = nn.Linear(width, self.size.value_heads, bias=False)
+        self.norm = nn.RMSNorm(value_size, eps=1e-5)
+        self.out_proj = nn.Linear(self.size.values, width, bias=False)
+        self.spec = {**self.size.spec, "conv_width": conv_width}
+
+    def leaves(self):
+        return {"S": self.size.state(), "conv": self.conv.leaf()}
+
+    def mix(self, x, state, call: Call):
+        qkv, window = self.conv(self.qkv_proj(x), state["conv"], call)
+        q, k, v = self.size.split(qkv)
+        beta = torch.sigmoid(self.beta_proj(x).to(state["S"].dtype)) * (2 if self.negative_eigenvalues else 1)
+        o, S = call.solve(Delta(l2_normalize(k), v, beta), l2_normalize(q), state["S"])
+        return self.out_proj(self.norm(o).flatten(-2)), {"S": S, "conv": window}
