@@ -1,0 +1,9 @@
+"""``python -m ritornello`` is ``ritornello``."""
+
+from __future__ import annotations
+
+import sys
+
+from ritornello.cli import main
+
+sys.exit(main())

@@ -1,0 +1,72 @@
+"""``ritornello layers``: what there is to build models of."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+
+from ritornello.errors import InputError
+from ritornello.layers import Layer, catalogue, find
+
+NAME = "layers"
+HELP = (
+    "List the layers: name, family, paper, and how many numbers their state holds. With a name: tell all of that layer."
+)
+EXAMPLES = """\
+  ritornello layers --width 512
+  ritornello layers gated_delta_net
+"""
+
+HEADINGS = ("name", "family", "paper", "state numbers", "grows")
+
+
+def add_options(options: argparse.ArgumentParser) -> None:
+    options.add_argument("name", nargs="?", metavar="NAME", help="one layer")
+    options.add_argument("--width", type=int, default=256, metavar="N", help="at which the states are counted (256)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.width < 1:
+        raise InputError(f"`width` is {arguments.width}; wanted 1 or more.")
+    if arguments.name is not None:
+        print(_told(arguments.name, find(arguments.name), arguments.width))
+        return
+    rows = [_row(name, cls, arguments.width) for name, cls in catalogue().items()]
+    if not sys.stdout.isatty():  # for grep and cut
+        print(*("\t".join(row) for row in [HEADINGS, *rows]), sep="\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*HEADINGS, caption=f"one layer of width {arguments.width}, one sequence", box=None)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _row(name: str, cls: type[Layer], width: int) -> tuple[str, ...]:
+    about = cls.traits.about
+    return name, about.family, about.paper, _state_numbers(cls, width), cls.traits.growth
+
+
+def _state_numbers(cls: type[Layer], width: int) -> str:
+    """How many numbers the state of one sequence holds before anything was read; what grows is empty then."""
+    try:
+        state = cls(width).initial_state(1)
+    except InputError:
+        return f"not at width {width}"
+    return f"{sum(t.numel() for t in state.tensors()):,}"
+
+
+def _told(name: str, cls: type[Layer], width: int) -> str:
+    about = cls.traits.about
+    lines = [
+        f"{name}: {about.title}",
+        f"  family   {about.family}",
+        f"  paper    {about.paper}",
+        f"  state    {_state_numbers(cls, width)} numbers at width {width}; growth: {cls.traits.growth}",
+        "",
+        inspect.cleandoc(cls.__doc__ or about.equation),
+    ]
+    return "\n".join(lines)

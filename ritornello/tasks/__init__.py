@@ -1,0 +1,1 @@
+"""Tasks: data only, one file per task. A task knows no model."""

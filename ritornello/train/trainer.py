@@ -1,0 +1,269 @@
+"""The training loop: batches in, checkpoints and a curve out. A resumed run computes what an unbroken one would."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ritornello import hub
+from ritornello import state as states
+from ritornello.errors import InputError
+from ritornello.models import LanguageModel
+from ritornello.state import State
+from ritornello.train import checkpoint, devices
+from ritornello.train.batches import Packed, Streams, Tokens
+from ritornello.train.evaluate import bits_per_byte
+from ritornello.train.log import Log, plot
+from ritornello.train.objective import Objective
+from ritornello.train.settings import Settings
+
+__all__ = ["Divergence", "Interrupted", "Outcome", "Trainer"]
+
+CARRIED = "carried.safetensors"
+SAVE_SECONDS = 600.0
+"""A checkpoint is made at least this often, between evaluations too."""
+
+
+class Divergence(InputError):
+    """The loss or the gradient is no longer a number."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during training; the run has been saved."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to: updates, seconds of training, held-out bits per byte, and where the last checkpoint lies."""
+
+    step: int
+    seconds: float
+    bits_per_byte: float
+    checkpoint: Path
+
+
+class Trainer:
+    """Train a language model.
+
+    Args:
+        model: a LanguageModel.
+        data: what it is trained on.
+        heldout: what it is evaluated on.
+        settings: how.
+        out: the folder of the run.
+        record: a JSON value that is kept in the checkpoints, e.g. where the data lies.
+        show: progress on standard error.
+        tensorboard: log for TensorBoard as well.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        data: Tokens,
+        heldout: Tokens,
+        settings: Settings,
+        out: str | Path,
+        *,
+        record: Any = None,
+        show: bool = True,
+        tensorboard: bool = False,
+    ):
+        self.data, self.heldout, self.settings, self.out, self.record = data, heldout, settings, Path(out), record
+        self.show, self.tensorboard = show, tensorboard
+        self.step, self.seconds = 0, 0.0
+        self.fabric = devices.launch(settings)
+        self.objective = Objective(model.train(), settings.carry_state)
+        self.optimizer = torch.optim.AdamW(
+            model.parameter_groups(settings.weight_decay),
+            lr=settings.lr,
+            betas=(0.9, settings.beta2),
+            fused=settings.strategy == "ddp",  # one pass over the weights; not for sharded ones
+        )
+        self.wrapped, self.wrapped_optimizer = self.fabric.setup(self.objective, self.optimizer)
+        batches = Streams if settings.carry_state else Packed
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        self.batches = batches(data, settings.batch, settings.length, settings.seed, rank, world)
+
+    # ------------------------------------------------------------------------------------------------------- the loop
+
+    def run(self) -> Outcome:
+        """Train to the end of the settings, evaluate, save.
+
+        Raises:
+            Divergence: the loss is no number; the last good checkpoint stays.
+            Interrupted: Ctrl-C; the run was saved.
+            CheckpointError: a checkpoint could not be written; the one before stays.
+        """
+        first = self.fabric.global_rank == 0
+        log = Log(self.out if first else None, self.step, show=self.show and first, tensorboard=self.tensorboard)
+        score, saved_at = math.nan, time.monotonic()
+        with log, _interruptible() as interrupted:
+            while (before := self.progress) < 1:
+                values, stop = self._update(interrupted.is_set())
+                log.row(self.progress, **values)
+                if stop:
+                    self.save()
+                    raise Interrupted(f"The run was saved at step {self.step}.")
+                if self._due(before):
+                    score = self._evaluate(log)
+                if self._due(before) or (self.alone and time.monotonic() - saved_at > SAVE_SECONDS):
+                    self.save()
+                    saved_at = time.monotonic()
+            if math.isnan(score) or not self._due(before):
+                score = self._evaluate(log)
+                self.save()
+        if first:
+            plot(self.out)
+        return Outcome(self.step, self.seconds, score, checkpoint.latest(self.out) or self.out)
+
+    @property
+    def progress(self) -> float:
+        """How much of the run is behind."""
+        return self.settings.progress(self.step, self.seconds)
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process is the only one; else all must agree on what they do next."""
+        return self.fabric.world_size == 1
+
+    def _due(self, before: float) -> bool:
+        """Whether to evaluate and save now, after a step that began at the progress `before`."""
+        every = self.settings.eval_every
+        return self.step % every == 0 if every else int(10 * before) < int(10 * self.progress)
+
+    def _update(self, stop: bool) -> tuple[dict[str, Any], bool]:
+        """One update of the weights: what it gives to the log, and whether any process was asked to stop."""
+        settings, began = self.settings, time.perf_counter()
+        lr = settings.lr_at(self.progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        torch.manual_seed(settings.seed * 1_000_003 + self.step)  # dropout, too, is a function of the step
+        total, tokens = 0.0, 0
+        for turn in range(settings.accumulate):
+            batch = self.batches.at(self.step * settings.accumulate + turn)
+            last = turn == settings.accumulate - 1
+            with self.fabric.no_backward_sync(self.wrapped, enabled=not last):
+                loss = self.wrapped(*self.fabric.to_device((batch.ids, batch.targets, batch.cu_seqlens)), batch.fresh)
+                self.fabric.backward(loss / settings.accumulate)
+            total += loss.item() / settings.accumulate
+            tokens += batch.ids.numel() * self.fabric.world_size
+        norm = self.fabric.clip_gradients(
+            self.wrapped, self.wrapped_optimizer, max_norm=settings.clip, error_if_nonfinite=False
+        )
+        seconds = time.perf_counter() - began
+        total, norm, seconds, asked = self._agree(total, float(norm), seconds, float(stop))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise self._diverged(total, norm)
+        self.wrapped_optimizer.step()
+        self.wrapped_optimizer.zero_grad()
+        self.step += 1
+        self.seconds += seconds
+        values = {"step": self.step, "seconds": self.seconds, "tokens": self.step * tokens, "loss": total, "lr": lr}
+        return values | {"grad_norm": norm, "tokens_per_second": tokens / seconds}, asked > 0
+
+    def _agree(self, *values: float) -> list[float]:
+        """The mean of each value over the processes."""
+        if self.alone:
+            return list(values)
+        return self.fabric.all_reduce(torch.tensor(values, dtype=torch.float64), reduce_op="mean").tolist()
+
+    def _diverged(self, loss: float, norm: float) -> Divergence:
+        kept = checkpoint.latest(self.out)
+        stays = f"The last good checkpoint is {str(kept)!r}." if kept else "There is no checkpoint yet."
+        return Divergence(
+            f"At step {self.step + 1} the loss is {loss} and the norm of the gradient {norm}: training stopped. "
+            f"{stays} Lower the learning rate ({self.optimizer.param_groups[0]['lr']:.2g} then), or lengthen the warm-up."
+        )
+
+    def _evaluate(self, log: Log) -> float:
+        with self.fabric.autocast():
+            score = bits_per_byte(self.objective.model, self.heldout, self.fabric.device)
+        log.row(self.progress, step=self.step, seconds=self.seconds, heldout_bits_per_byte=score)
+        log.say(f"step {self.step:6d}   {self.seconds:6.0f} s   held-out {score:.3f} bits per byte")
+        return score
+
+    # ----------------------------------------------------------------------------------------------- save and restore
+
+    def save(self) -> None:
+        """Make a checkpoint of this step; every process takes part."""
+        model = devices.whole(self.objective.model)
+        carried = self._gathered()
+        training = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "settings": self.settings.as_dict(),
+            "record": self.record,
+            "data": fingerprint(self.data),
+            "optimizer": devices.optimizer_state(self.objective, self.optimizer),
+        }
+
+        def write(folder: Path) -> None:
+            hub.save(model, folder)
+            if carried is not None:
+                states.save(carried, folder / CARRIED)
+
+        if self.fabric.global_rank == 0:
+            checkpoint.save(self.out, self.step, write, training)
+        self.fabric.barrier()
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint, whose model this trainer was made with, as if the run had never stopped.
+
+        Raises:
+            CheckpointError: it is broken.
+            InputError: it was trained on other data.
+        """
+        found = checkpoint.read_training(folder)
+        if found["data"] != fingerprint(self.data):
+            raise InputError(
+                f"The data is not what {str(folder)!r} was trained on: its texts or tokens have changed. Give the same "
+                "files, or start a new run in another folder."
+            )
+        devices.restore_optimizer(self.objective, self.optimizer, found["optimizer"])
+        self.step, self.seconds = found["step"], found["seconds"]
+        if (folder / CARRIED).exists():
+            rank, rows = self.fabric.global_rank, self.settings.batch
+            carried = states.rows(states.load(folder / CARRIED), slice(rank * rows, (rank + 1) * rows))
+            self.objective.carried = states.to(carried, self.fabric.device)
+
+    def _gathered(self) -> State | None:
+        """The carried state of all processes' rows."""
+        carried = self.objective.carried
+        if carried is None or self.alone:
+            return carried
+        return states.map_tensors(lambda t: self.fabric.all_gather(t).flatten(0, 1), carried)
+
+
+def fingerprint(tokens: Tokens) -> str:
+    """What tells one training text from another."""
+    return hashlib.sha256(tokens.ids.numpy().tobytes()).hexdigest()
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, so that a step ends whole; the second one interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only there do signals arrive
+        yield asked
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
