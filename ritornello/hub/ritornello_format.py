@@ -1,7 +1,7 @@
 """The library's own checkpoints: a folder with config.json, model.safetensors, and tokenizer.json where there is one.
 
-config.json: ``{"format": "ritornello", "version": 1, "tokens": "bytes" | "tokenizer.json" | null, "model": {...}}``; `model`
-holds the fields of `ModelConfig`. The names in model.safetensors are those of ``model.state_dict()``.
+config.json: ``{"format": "ritornello", "version": 1, "tokens": "bytes" | "tokenizer.json" | null, "model": {...}}``;
+`model` holds the fields of `ModelConfig`. The names in model.safetensors are those of ``model.state_dict()``.
 """
 
 from __future__ import annotations

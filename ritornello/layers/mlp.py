@@ -22,8 +22,8 @@ class MLP(Layer):
         activation: ``"gelu"``, ``"gelu_tanh"``, ``"relu"``, ``"relu_squared"``, ``"silu"`` or ``"sigmoid"``.
         bias: whether the projections have one.
 
-    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 2; GELU: Hendrycks and Gimpel 2016, arXiv:1606.08415; relu²: So et
-    al. 2021, arXiv:2109.08668.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 2; GELU: Hendrycks and Gimpel 2016, arXiv:1606.08415; relu²: So
+    et al. 2021, arXiv:2109.08668.
     """
 
     kind = "mlp"

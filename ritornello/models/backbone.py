@@ -66,7 +66,7 @@ class Block(nn.Module):
 
     def __init__(self, entry: Entry, config: ModelConfig):
         super().__init__()
-        self.dropout = config.dropout
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.mixer_norm = Norm(config)
         self.mixer = ParallelMixers(entry, config.width) if isinstance(entry, Parallel) else _layer(entry, config.width)
         self.ffn_norm, self.ffn = None, None
@@ -82,9 +82,7 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, norm: Any, layer: Any, state: State | None, call: Call) -> tuple[Tensor, State]:
         y, new = layer.advance(norm(x).to(self.working_dtype()), state, call)
-        if self.dropout and self.training:
-            y = F.dropout(y, self.dropout)
-        return x + y, new
+        return x + self.dropout(y), new
 
     def working_dtype(self) -> torch.dtype:
         """What the layers compute in: their weights' dtype, also where the residual stream is wider."""
@@ -122,7 +120,7 @@ class RepeatedBlocks(nn.Module):
 class Backbone(nn.Module):
     """The blocks of a config, and the final norm.
 
-    The state's leaves are ``position``, (B,) how many steps each row has read, and a State for each entry of the pattern.
+    The state's leaves are ``position``, (B,) how many steps each row has read, and a State for each entry.
     """
 
     def __init__(self, config: ModelConfig, kind: str = "backbone"):

@@ -84,13 +84,15 @@ class LanguageModel(nn.Module):
             mask: (B, T) bool; an id where it is False is skipped, as if it were not there, and its logits are zero.
             cu_seqlens: (N + 1,) the bounds of N sequences packed along time with B = 1; the state's batch is N.
             logits: ``"all"`` (B, T, vocab); ``"last"`` (B, vocab), after each row's last id that counts (with
-                `cu_seqlens` (N, vocab); zero for a row without ids); ``"none"``: the hidden (B, T, width) before the output weights.
-            method: how to run the recurrences; ``rt.Auto()`` where None.
+                `cu_seqlens` (N, vocab); zero for a row without ids); ``"none"``: the hidden (B, T, width) that the
+                output weights would read.
+            method: how to run the layers; ``rt.Auto()`` where None.
             donate: the state is given away and may be written in place.
 
         Raises:
             InputError: ids beyond the vocabulary, shapes that do not fit, or `mask` with `cu_seqlens`.
             StateError: a state of another model, version or batch.
+            BackendError: a method that cannot run one of the layers.
         """
         if logits not in LOGITS:
             raise InputError(f"`logits` is {logits!r}; it takes 'all', 'last' or 'none'.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.modules.dropout import _DropoutNd
 
 from ritornello import state as states
 from ritornello.errors import CheckpointError, InputError
@@ -50,6 +51,7 @@ class Stream:
         if max_new_tokens is not None and max_new_tokens < 0:
             raise InputError(f"`max_new_tokens` is {max_new_tokens}; wanted 0 or more, or None for no end.")
         self._model, self._left = model, max_new_tokens
+        self._noisy = any(isinstance(m, _DropoutNd) for m in model.modules())  # to switch modes costs a tenth of a step
         self._stop = torch.tensor([stop] if isinstance(stop, int) else list(stop), dtype=torch.long)
         self._ended: Tensor | None = None
         self._owned = False  # whether the state is ours alone, to be written in place
@@ -88,9 +90,9 @@ class Stream:
 
     @torch.no_grad()
     def _read(self, ids: Tensor, logits: str, mask: Tensor | None) -> Tensor:
-        training = self._model.training
+        training = self._noisy and self._model.training
         if training:
-            self._model.eval()  # no dropout while it speaks
+            self._model.eval()  # no dropout while it writes
         try:
             out, self._state = self._model(ids, self._state, mask=mask, logits=logits, donate=self._owned)
         finally:

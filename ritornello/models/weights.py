@@ -19,8 +19,8 @@ def initialise(module: nn.Module, std: float, depth: int) -> None:
     """Draw the weights of every nn.Linear and nn.Embedding from normal(0, std²).
 
     A projection named ``out_proj`` writes into the residual stream; its std is divided by √(2·depth), so that the
-    stream's variance does not grow with the depth (Radford et al. 2019, GPT-2, section 2.3). Biases and all other parameters
-    keep what their layer gave them, and so does everything in a module with the attribute ``own_init = True``.
+    stream's variance does not grow with the depth (Radford et al. 2019, GPT-2, section 2.3). Biases and all other
+    parameters keep what their layer gave them, and so does all of a module with the attribute ``own_init = True``.
     """
 
     def visit(part: nn.Module, name: str) -> None:
