@@ -63,13 +63,14 @@ class GLA(Layer):
         self.gate_temperature = gate_temperature
         keys, values, decays = self.size.keys, self.size.values, self.size.value_heads * key_size
         self.qkv_proj = nn.Linear(width, 2 * keys + values, bias=False)
-        self.decay_proj = nn.Sequential(nn.Linear(width, gate_rank, bias=False), nn.Linear(gate_rank, decays))
+        down, up = nn.Linear(width, gate_rank, bias=False), nn.Linear(gate_rank, decays)
+        self.decay_proj = nn.Sequential(down, up)
         self.gate_proj = nn.Linear(width, values, bias=False)
         self.norm = GatedNorm(value_size)
         self.out_proj = nn.Linear(values, width, bias=False)
-        xavier_blocks_(self.qkv_proj.weight, [keys, keys, values])
-        for linear in (*self.decay_proj, self.gate_proj, self.out_proj):
-            xavier_blocks_(linear.weight, [linear.out_features])
+        xavier_blocks_(self.qkv_proj, keys, keys, values)
+        for linear in (down, up, self.gate_proj, self.out_proj):
+            xavier_blocks_(linear)
         self.spec = self.size.spec
 
     def leaves(self):

@@ -75,9 +75,9 @@ class Retention(Layer):
         self.gate_proj = nn.Linear(width, values, bias=False)
         self.norm = GatedNorm(self.size.value_size, eps=1e-6, centred=norm == "group")
         self.out_proj = nn.Linear(values, width, bias=False)
-        xavier_blocks_(self.qkv_proj.weight, [keys, keys, values])
-        xavier_blocks_(self.gate_proj.weight, [values])
-        xavier_blocks_(self.out_proj.weight, [width], gain=1.0)
+        xavier_blocks_(self.qkv_proj, keys, keys, values)
+        xavier_blocks_(self.gate_proj)
+        xavier_blocks_(self.out_proj, gain=1.0)
         self.spec = self.size.spec
 
     def leaves(self):

@@ -9,10 +9,13 @@ __all__ = ["xavier_blocks_"]
 
 
 @torch.no_grad()
-def xavier_blocks_(weight: nn.Parameter, rows: list[int], gain: float = 2**-2.5) -> None:
-    """Xavier-uniform for each block of `rows` rows, as if it were a projection of its own.
+def xavier_blocks_(linear: nn.Linear, *rows: int, gain: float = 2**-2.5) -> None:
+    """Xavier-uniform for each block of `rows` rows, as if it were a projection of its own (all rows where none are
+    named); a bias becomes zero.
 
     The gain 2^−2.5 for queries, keys, values and gates is that of RetNet's authors, and of GLA's after them.
     """
-    for block in weight.split(rows):
+    for block in linear.weight.split(list(rows) or [linear.out_features]):
         nn.init.xavier_uniform_(block, gain)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
