@@ -33,9 +33,10 @@ class Log:
         out.mkdir(parents=True, exist_ok=True)
         before = [row for row in read_curve(out / "curve.csv") if row["step"] <= step] if step else []
         self._file = open(out / "curve.csv", "w", newline="", encoding="utf-8", buffering=1)  # noqa: SIM115
-        self._rows = csv.DictWriter(self._file, COLUMNS)
-        self._rows.writeheader()
-        self._rows.writerows(before)
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(COLUMNS)
+        for row in before:
+            self._write(row)
         if tensorboard:
             from tensorboardX import SummaryWriter
 
@@ -66,8 +67,7 @@ class Log:
 
     def row(self, progress: float, **values: Any) -> None:
         """A point of the curve: some of `COLUMNS`."""
-        if self._rows is not None:
-            self._rows.writerow({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in values.items()})
+        self._write(values)
         if self._board is not None:
             for name, value in values.items():
                 if name != "step":
@@ -76,6 +76,11 @@ class Log:
             rate = values["tokens_per_second"]
             text = f"step {values['step']}  loss {values['loss']:.3f}  {rate:,.0f} tokens/s"
             self._bar.update(self._task, completed=progress, description=text)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        if self._rows is not None:
+            cells = (values.get(name, "") for name in COLUMNS)
+            self._rows.writerow(f"{cell:.6g}" if isinstance(cell, float) and cell % 1 else cell for cell in cells)
 
 
 def read_curve(path: Path) -> list[dict[str, Any]]:

@@ -160,13 +160,14 @@ class Trainer:
         norm = self.fabric.clip_gradients(
             self.wrapped, self.wrapped_optimizer, max_norm=settings.clip, error_if_nonfinite=False
         )
-        seconds = time.perf_counter() - began
-        total, norm, seconds, asked = self._agree(total, float(norm), seconds, float(stop))
+        assert norm is not None, "it is None only where DeepSpeed clips"
+        total, norm, asked = self._agree(total, norm.item(), float(stop))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise self._diverged(total, norm)
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
         self.step += 1
+        seconds = self._agree(time.perf_counter() - began)[0]
         self.seconds += seconds
         values = {"step": self.step, "seconds": self.seconds, "tokens": self.step * tokens, "loss": total, "lr": lr}
         return values | {"grad_norm": norm, "tokens_per_second": tokens / seconds}, asked > 0
@@ -175,14 +176,15 @@ class Trainer:
         """The mean of each value over the processes."""
         if self.alone:
             return list(values)
-        return self.fabric.all_reduce(torch.tensor(values, dtype=torch.float64), reduce_op="mean").tolist()
+        mean: Any = self.fabric.all_reduce(torch.tensor(values, dtype=torch.float32), reduce_op="mean")
+        return mean.tolist()
 
     def _diverged(self, loss: float, norm: float) -> Divergence:
         kept = checkpoint.latest(self.out)
         stays = f"The last good checkpoint is {str(kept)!r}." if kept else "There is no checkpoint yet."
         return Divergence(
-            f"At step {self.step + 1} the loss is {loss} and the norm of the gradient {norm}: training stopped. "
-            f"{stays} Lower the learning rate ({self.optimizer.param_groups[0]['lr']:.2g} then), or lengthen the warm-up."
+            f"At step {self.step + 1} the loss is {loss} and the gradient's norm {norm}: training stopped. {stays} "
+            f"Lower the learning rate ({self.optimizer.param_groups[0]['lr']:.2g} then), or lengthen the warm-up."
         )
 
     def _evaluate(self, log: Log) -> float:
@@ -241,7 +243,8 @@ class Trainer:
         carried = self.objective.carried
         if carried is None or self.alone:
             return carried
-        return states.map_tensors(lambda t: self.fabric.all_gather(t).flatten(0, 1), carried)
+        gather: Any = self.fabric.all_gather  # of each tensor (processes, rows, ...)
+        return states.map_tensors(lambda t: gather(t).flatten(0, 1), carried)
 
 
 def fingerprint(tokens: Tokens) -> str:
