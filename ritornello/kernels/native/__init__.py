@@ -1,7 +1,7 @@
 """The native backend: C kernels for a CPU, one shared library, loaded at the first call of an op.
 
-`SPECIFICATIONS` is the table of them: one line per op. A kernel's module has, beside `forward` and `backward`, what sizes
-it takes in `limits` where it does not take all.
+`SPECIFICATIONS` is the table of them: one line per op. Beside `forward` and `backward`, a kernel's module has `limits`
+where it does not take all sizes.
 """
 
 from __future__ import annotations

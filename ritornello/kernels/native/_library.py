@@ -16,6 +16,7 @@ import struct
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,9 +28,10 @@ __all__ = ["DTYPES", "Entry", "available", "isa", "missing"]
 DTYPES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
 """The dtypes of activations, and how the symbols of their kernels are called."""
 
+REBUILD = "Run `python -m ritornello.kernels.native.build`."
 CURE = (
     "The native CPU kernels are not built, so recurrences on a CPU run in plain PyTorch, many times slower. "
-    "Install a C compiler and run `python -m ritornello.kernels.native.build`."
+    f"Install a C compiler. {REBUILD}"
 )
 
 
@@ -52,7 +54,7 @@ def available() -> bool:
 
 def missing() -> str | None:
     """Why no native kernel can run, or None: the first line of every kernel's `limits`."""
-    return None if available() else "its library is not built; run `python -m ritornello.kernels.native.build`"
+    return None if available() else f"its library is not built. {REBUILD.rstrip('.')}"
 
 
 @cache
@@ -77,7 +79,7 @@ def isa() -> str:
         return load().rit_widest().decode()
     if not load().rit_supports(wanted.encode()):
         able = [name for name in ("portable", "avx2", "avx512") if load().rit_supports(name.encode())]
-        raise BackendError(f"RITORNELLO_ISA is {wanted!r}; this machine runs {', '.join(able)}. Unset it, or choose one.")
+        raise BackendError(f"RITORNELLO_ISA is {wanted!r}; this machine runs {', '.join(able)}. Choose one, or none.")
     return wanted
 
 
@@ -95,7 +97,7 @@ class Entry:
     def __init__(self, name: str, fields: str):
         self.name = name
         self._pack = struct.Struct("@" + fields.replace(" ", "").replace("p", "q")).pack
-        self._functions: dict[torch.dtype, ctypes._CFuncPtr] = {}
+        self._functions: dict[torch.dtype, Any] = {}
 
     def __call__(self, dtype: torch.dtype, *values: int | float) -> None:
         global _threads
@@ -107,7 +109,10 @@ class Entry:
         function(self._pack(*values))
 
     def _find(self, dtype: torch.dtype):
-        function = getattr(load(), f"rit_{self.name}_{DTYPES[dtype]}_{isa()}")
+        symbol = f"rit_{self.name}_{DTYPES[dtype]}_{isa()}"
+        function = getattr(load(), symbol, None)
+        if function is None:
+            raise BackendError(f"{path()} has no {symbol}: it is older than its sources. {REBUILD}")
         function.argtypes, function.restype = [ctypes.c_char_p], None
         self._functions[dtype] = function
         return function

@@ -1,7 +1,7 @@
 """Build the native library: every kernel source for every instruction set and type, linked into one shared object.
 
-``python -m ritornello.kernels.native.build`` builds in place; ``setup.py`` calls `build` for an installation. It needs a C
-compiler (``CC``, or cc, gcc or clang) and nothing else: no Python headers, no PyTorch.
+``python -m ritornello.kernels.native.build`` builds in place; ``setup.py`` calls `build` for an installation. It needs
+a C compiler (``CC``, or cc, gcc or clang) and nothing else: no Python headers, no PyTorch.
 """
 
 from __future__ import annotations
@@ -56,12 +56,14 @@ def variants() -> list[tuple[str, str, list[str]]]:
     """(instruction set, type, flags) of every compilation of a kernel. On ARM the portable one is NEON."""
     sets = {"portable": [], **(WIDE if platform.machine().lower() in ("x86_64", "amd64") else {})}
     return [
-        (isa, kind, [*flags, f"-DRIT_ISA={isa}", f"-DRIT_{kind.upper()}"]) for isa, flags in sets.items() for kind in TYPES
+        (isa, kind, [*flags, f"-DRIT_ISA={isa}", f"-DRIT_{kind.upper()}"])
+        for isa, flags in sets.items()
+        for kind in TYPES
     ]
 
 
 def build(output: Path, *, sanitize: bool = False, cache: Path | None = None, jobs: int | None = None) -> Path:
-    """Compile and link into the file `output`. Objects are kept in `cache`, so that only what changed is compiled again.
+    """Compile and link into the file `output`. Objects stay in `cache`: only what changed is compiled again.
 
     Raises:
         BuildError: no compiler, or one that fails; its messages are in the error.
@@ -80,7 +82,7 @@ def build(output: Path, *, sanitize: bool = False, cache: Path | None = None, jo
         folder = Path(cache or scratch)
         folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-            objects = list(pool.map(lambda task: _compile(command, *task, folder), tasks))
+            objects = list(pool.map(lambda task: _compile(command, task[0], task[1], folder), tasks))
         output.parent.mkdir(parents=True, exist_ok=True)
         linked = output.with_name(f"{output.name}.{os.getpid()}")
         _run([*command, "-shared", *flags, "-o", str(linked), *map(str, objects), "-lm"])
@@ -108,7 +110,7 @@ def _run(command: list[str]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m ritornello.kernels.native.build", description="Build the C kernels.")
+    parser = argparse.ArgumentParser("python -m ritornello.kernels.native.build", description="Build the C kernels.")
     parser.add_argument("--sanitize", action="store_true", help="with the address and undefined-behaviour sanitizers")
     parser.add_argument("--output", type=Path, help="the file to write; by default the one that is loaded")
     parser.add_argument("--jobs", type=int, help="compilers at once")

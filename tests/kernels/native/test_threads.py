@@ -1,0 +1,95 @@
+"""The pool: the same bits for every number of threads, after a fork, and from several Python threads at once."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from ritornello import ops
+from ritornello.kernels.native import _library
+from ritornello.kernels.registry import backend
+
+pytestmark = pytest.mark.skipif(not _library.available(), reason="the native library is not built")
+
+
+@pytest.fixture(autouse=True)
+def _restore_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def calls():
+    """One call per op, large enough for several threads: (op, its tensors, its other arguments)."""
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=draw)
+
+    steps = normal(3, 300, 130).sigmoid()
+    b = torch.complex(normal(1, 200, 70), normal(1, 200, 70))
+    return {
+        "diagonal_scan": ((steps, normal(3, 300, 130)), {}),
+        "complex diagonal_scan": ((b / (1 + b.abs()), b), {}),
+        "causal_conv": ((normal(2, 400, 300), normal(300, 4), normal(300)), {"activation": "silu"}),
+        "selective_scan": (
+            (normal(2, 100, 130), steps[:2, :100], -normal(130, 16).exp(), normal(2, 100, 16), normal(2, 100, 16)),
+            {},
+        ),
+        "softmax_scan": ((normal(1, 300, 70), normal(1, 300, 70)), {}),
+        "softmax_scan of vectors": ((normal(3, 300, 5), normal(3, 300, 5, 24)), {}),
+    }
+
+
+def run(name):
+    """Outputs, states and gradients of one call."""
+    tensors, options = calls()[name]
+    tensors = [t.requires_grad_() for t in tensors]
+    with backend("native"):
+        output, last = getattr(ops, name.removeprefix("complex ").removesuffix(" of vectors"))(*tensors, **options)
+    grads = torch.autograd.grad(output, tensors, torch.ones_like(output))
+    return [output, *(last if isinstance(last, tuple) else (last,)), *grads]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("name", list(calls()))
+def test_same_bits_for_every_number_of_threads(name):
+    torch.set_num_threads(1)
+    alone = run(name)
+    for threads in (2, 3, 7):
+        torch.set_num_threads(threads)
+        assert same(alone, run(name)), f"{threads} threads"
+
+
+def test_several_python_threads_at_once():
+    torch.set_num_threads(3)
+    names = [name for name in calls() for _ in range(6)]
+    alone = {name: run(name) for name in calls()}
+    with ThreadPoolExecutor(4) as pool:
+        for name, found in zip(names, pool.map(run, names), strict=True):
+            assert same(alone[name], found), name
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_after_a_fork():
+    """The child has the parent's memory and none of its threads, and must start its own."""
+    torch.set_num_threads(2)
+    steps = torch.rand(2, 500, 200)
+
+    def scan():
+        with backend("native"), torch.no_grad():
+            return ops.diagonal_scan(steps, steps)[0].numpy().tobytes()  # PyTorch's own threads do not survive a fork
+
+    wanted = scan()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if all(scan() == wanted for _ in range(5)) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert scan() == wanted
