@@ -54,7 +54,7 @@ class Cell:
             self._backward, u, weight, states, cu_seqlens, option, bias,
             trace=trace, dy=dy, dlast=dlast[: self.states], du=du, before=before, dproduct=dproduct, dstate=dstates,
         )  # fmt: skip
-        return du, _weight_gradient(du, dproduct, before, weight.shape), dstates, dproduct
+        return du, _weight_gradient(du, dproduct, before, weight.shape).view(weight.shape), dstates, dproduct
 
     def _call(
         self, entry, u, weight, state, cu_seqlens, option, bias, *,
@@ -77,11 +77,12 @@ def _four(tensors: Sequence[Tensor | None]) -> list[int]:
 def _weight_gradient(du: Tensor, dproduct: Tensor | None, before: Tensor, shape: torch.Size) -> Tensor:
     """Σ over rows and times of (the gradient of R h) hᵀ, head by head, in PyTorch's matrix product."""
     heads, width = shape[-3], shape[-1]
-    before = before.reshape(-1, heads, width).transpose(0, 1)
-    if dproduct is None:
-        parts = [du.reshape(before.shape[1], -1, heads, width)]
-    else:
-        parts = [du.reshape(before.shape[1], -1, heads, width)[:, :-1], dproduct.reshape(-1, 1, heads, width)]
-    # [head, gate · out, in]: one product per head for all the gates.
-    found = [torch.bmm(p.permute(2, 1, 3, 0).reshape(heads, -1, p.shape[0]), before) for p in parts]
-    return torch.cat(found, 1).unflatten(1, (-1, width)).transpose(0, 1).reshape(shape)
+    if dproduct is not None:
+        return torch.cat([_weight_gradient(x, None, before, shape) for x in (du[:, :, :-1], dproduct)])
+    times = before.shape[0] * before.shape[1]
+    if heads == 1:  # views only: a transposed copy would cost as much as the product
+        gates = du.shape[-2] * width if du.dim() == 4 else width
+        du = du.as_strided((times, gates), (du.stride(1), 1), du.storage_offset())
+        return (du.t() @ before.view(times, width)).view(-1, 1, width, width)
+    du = du.reshape(times, -1, heads, width).permute(1, 2, 3, 0)
+    return du @ before.view(times, heads, width).transpose(0, 1)

@@ -2,15 +2,15 @@
  * for a group of rows and one head. Each cell adds what happens element by element.
  *
  * No thread waits for another within a call: the items are (group of rows, head), and an item runs all its times. A group
- * is at most CELL_ROWS rows, whose accumulators fill the registers; where there are fewer items than two, the rows
- * are halved. Every sum over the inputs of a row runs from the first to the last, so the bits depend on neither the
+ * is at most as many rows as have their sums in registers at once; where that would make one item, the rows are halved. Every sum over the inputs of a row runs from the first to the last, so the bits depend on neither the
  * groups nor the threads. */
 #ifndef RIT_CELL_H
 #define RIT_CELL_H
 
-#include "cell_product.h"
+#include "cell_tiles.h"
 
-enum { CELL_STATES = 4 };
+/* CELL_MOST: rows of a group; CELL_DIRECT: rows and steps that do not pay for packing the matrix. */
+enum { CELL_STATES = 4, CELL_MOST = 16, CELL_DIRECT = 16 };
 
 /* Every field is 8 bytes. D = heads * width; tensors without strides are contiguous; absent ones are null. */
 struct cell {
@@ -55,6 +55,8 @@ typedef void (*cell_point)(const struct cell_now *now);
 struct cell_call {
     const struct cell *cell;
     int64_t gates, states, slots, group, tiles;
+    int tiled;           /* packed is for cell_tiles_product */
+    int direct;          /* nothing is packed: the weight is read as it is */
     real *packed;
     int64_t packed_head; /* reals for one head */
     cell_point point;
@@ -69,7 +71,7 @@ struct cell_row {
 
 struct cell_group {
     int64_t rows, active;
-    struct cell_row row[CELL_ROWS];
+    struct cell_row row[CELL_MOST];
 };
 
 /* The rows of one item, the longest first. */
@@ -116,7 +118,7 @@ INLINE void cell_gather(const struct cell_call *call, const struct cell_group *g
     const int64_t width = call->cell->width, D = call->cell->heads * width;
     for (int64_t s = 0; s < call->states; s++)
         for (int64_t r = 0; r < group->rows; r++) {
-            real *to = scratch + (s * CELL_ROWS + r) * padded;
+            real *to = scratch + (s * CELL_MOST + r) * padded;
             if (from[s])
                 memcpy(to, from[s] + group->row[r].index * D + head * width, (size_t)width * sizeof *to);
             else
@@ -131,8 +133,76 @@ INLINE void cell_scatter(const struct cell_call *call, const struct cell_group *
     for (int64_t s = 0; s < call->states; s++)
         for (int64_t r = 0; r < group->rows; r++)
             if (to[s])
-                memcpy(to[s] + group->row[r].index * D + head * width, scratch + (s * CELL_ROWS + r) * padded,
+                memcpy(to[s] + group->row[r].index * D + head * width, scratch + (s * CELL_MOST + r) * padded,
                        (size_t)width * sizeof(real));
+}
+
+/* R h from the weight as it is, for few steps, which do not pay for packing: lanes run over the inputs. */
+static void cell_product_direct(const struct cell_call *call, int64_t head, int64_t rows, const real *h, int64_t h_row,
+                                real *out, int64_t out_row) {
+    const int64_t width = call->cell->width, heads = call->cell->heads;
+    for (int64_t gate = 0; gate < call->gates; gate++)
+        for (int64_t o = 0; o < width; o++) {
+            const act *w = call->cell->weight + ((gate * heads + head) * width + o) * width;
+            for (int64_t r = 0; r < rows; r++) {
+                vec even = {0}, odd = {0};
+                for (int64_t k = 0; k < width; k += CELL_PANEL) {
+                    even += cell_load(w + k, width - k) * vec_load(h + r * h_row + k);
+                    if (k + RIT_LANES < width)
+                        odd += cell_load(w + k + RIT_LANES, width - k - RIT_LANES) * vec_load(h + r * h_row + k + RIT_LANES);
+                }
+                out[r * out_row + gate * h_row + o] = vec_sum(even + odd);
+            }
+        }
+}
+
+/* The product of the first `active` of the group's rows with the head's packed matrix. */
+INLINE void cell_multiply(const struct cell_call *call, int64_t head, int64_t active, int64_t depth, int64_t panels,
+                          const real *a, int64_t a_row, act *narrow, real *out, int64_t out_row) {
+    if (call->direct) {
+        cell_product_direct(call, head, active, a, a_row, out, out_row);
+        return;
+    }
+    const real *w = call->packed + head * call->packed_head;
+#ifdef RIT_TILES
+    if (call->tiled) {
+        const int64_t narrow_row = cell_tiles_blocks(depth) * TILE_DEPTH;
+        for (int64_t r = 0; r < active; r++)
+            for (int64_t k = 0; k < depth; k += RIT_LANES)
+                cell_store(narrow + r * narrow_row + k, vec_load_part(a + r * a_row + k, depth - k), depth - k);
+        cell_tiles_product(depth, panels, narrow, narrow_row, (const act *)w, out, out_row);
+        return;
+    }
+#endif
+    (void)narrow;
+    for (int64_t r = 0; r < active; r += CELL_ROWS)
+        cell_product_packed(rit_min(CELL_ROWS, active - r), depth, panels, a + r * a_row, a_row, w, out + r * out_row, out_row);
+}
+
+/* Rows of a group as bfloat16 for the tiles, zeros to begin with; null where there are none. */
+INLINE act *cell_begin(const struct cell_call *call, int64_t rows, int64_t depth) {
+#ifdef RIT_TILES
+    if (call->tiled) {
+        cell_tiles_begin(rows);
+        return (act *)memset(rit_scratch(rows * cell_tiles_blocks(depth) * TILE_DEPTH), 0,
+                             (size_t)(rows * cell_tiles_blocks(depth) * TILE_DEPTH) * sizeof(act));
+    }
+#endif
+    (void)call, (void)rows, (void)depth;
+    return 0;
+}
+
+INLINE void cell_end(const struct cell_call *call, act *narrow) {
+#ifdef RIT_TILES
+    if (call->tiled) cell_tiles_end();
+#endif
+    (void)call;
+    free(narrow);
+}
+
+/* Ask for memory that is needed after the product, which takes as long as the memory does. */
+INLINE void cell_fetch(const void *p, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)p + at, 0, 2);
 }
 
 static void cell_forward_item(void *context, int64_t item) {
@@ -140,24 +210,32 @@ static void cell_forward_item(void *context, int64_t item) {
     const struct cell *cell = call->cell;
     const int64_t head = item % cell->heads, padded = call->tiles * CELL_PANEL;
     struct cell_group group = cell_group(call, item / cell->heads);
-    real *state = rit_scratch((CELL_STATES + call->gates) * CELL_ROWS * padded);
-    real *product = state + CELL_STATES * CELL_ROWS * padded;
+    real *state = rit_scratch((CELL_STATES + call->gates) * CELL_MOST * padded);
+    real *product = state + CELL_STATES * CELL_MOST * padded;
+    act *narrow = cell_begin(call, group.rows, cell->width);
     cell_gather(call, &group, head, cell->state, state, padded);
+    /* A direct product writes no padding, and what is there is multiplied by zeros: it must not be NaN. */
+    if (call->direct) memset(product, 0, (size_t)(group.rows * call->gates * padded) * sizeof *product);
     int64_t active = group.rows;
     for (int64_t t = 0;; t++) {
         while (active && cell_length(&group.row[active - 1]) <= t) active--;
         if (!active) break;
-        cell_product_packed(active, cell->width, call->gates * call->tiles, state, padded,
-                     call->packed + head * call->packed_head, product, call->gates * padded);
+        for (int64_t r = 0; r < active; r++) {
+            const struct cell_now now = cell_now(call, &group.row[r], head, t);
+            for (int64_t g = 0; g < call->gates; g++) cell_fetch(now.u + g * now.u_gate, cell->width * (int64_t)sizeof(act));
+        }
+        cell_multiply(call, head, active, cell->width, call->gates * call->tiles, state, padded, narrow, product,
+                      call->gates * padded);
         for (int64_t r = 0; r < active; r++) {
             struct cell_now now = cell_now(call, &group.row[r], head, t);
             now.product = product + r * call->gates * padded;
             now.product_gate = padded;
-            for (int64_t s = 0; s < call->states; s++) now.state[s] = state + (s * CELL_ROWS + r) * padded;
+            for (int64_t s = 0; s < call->states; s++) now.state[s] = state + (s * CELL_MOST + r) * padded;
             call->point(&now);
         }
     }
     cell_scatter(call, &group, head, cell->last, state, padded);
+    cell_end(call, narrow);
     free(state);
 }
 
@@ -168,19 +246,26 @@ static void cell_backward_item(void *context, int64_t item) {
     const struct cell *cell = call->cell;
     const int64_t head = item % cell->heads, padded = call->tiles * CELL_PANEL, depth = call->gates * cell->width;
     struct cell_group group = cell_group(call, item / cell->heads);
-    real *state = rit_scratch((CELL_STATES + 1) * CELL_ROWS * padded + CELL_ROWS * depth);
-    real *product = state + CELL_STATES * CELL_ROWS * padded, *drive = product + CELL_ROWS * padded;
+    real *state = rit_scratch((CELL_STATES + 1) * CELL_MOST * padded + CELL_MOST * depth);
+    real *product = state + CELL_STATES * CELL_MOST * padded, *drive = product + CELL_MOST * padded;
+    act *narrow = cell_begin(call, group.rows, depth);
     cell_gather(call, &group, head, cell->dlast, state, padded);
     int64_t active = 0;
     for (int64_t t = group.rows ? cell_length(&group.row[0]) - 1 : -1; t >= 0; t--) {
         while (active < group.rows && cell_length(&group.row[active]) > t) active++;
         for (int64_t r = 0; r < active; r++) {
             struct cell_now now = cell_now(call, &group.row[r], head, t);
-            for (int64_t s = 0; s < call->states; s++) now.state[s] = state + (s * CELL_ROWS + r) * padded;
+            for (int64_t s = 0; s < call->states; s++) now.state[s] = state + (s * CELL_MOST + r) * padded;
             now.drive = drive + r * depth;
             call->point(&now);
         }
-        cell_product_packed(active, depth, call->tiles, drive, depth, call->packed + head * call->packed_head, product, padded);
+        for (int64_t r = 0; r < active && t; r++) {
+            const struct cell_now now = cell_now(call, &group.row[r], head, t - 1);
+            for (int64_t s = 0; s < call->slots; s++)
+                cell_fetch(now.trace + s * now.D, cell->width * (int64_t)sizeof(real));
+            if (now.dy) cell_fetch(now.dy, cell->width * (int64_t)sizeof(act));
+        }
+        cell_multiply(call, head, active, depth, call->tiles, drive, depth, narrow, product, padded);
         for (int64_t r = 0; r < active; r++)
             for (int64_t j = 0; j < padded; j += RIT_LANES) {
                 real *dh = state + r * padded + j;
@@ -188,6 +273,7 @@ static void cell_backward_item(void *context, int64_t item) {
             }
     }
     cell_scatter(call, &group, head, cell->dstate, state, padded);
+    cell_end(call, narrow);
     free(state);
 }
 
@@ -211,16 +297,54 @@ static void cell_pack_backward(void *context, int64_t item) {
               call->packed + head * call->packed_head + (tile * call->gates + gate) * width * CELL_PANEL);
 }
 
+#ifdef RIT_TILES
+/* The same two for the tiles; here an item of the backward one is a panel with all its gates. */
+static void cell_pack_forward_tiles(void *context, int64_t item) {
+    const struct cell_call *call = context;
+    const int64_t width = call->cell->width, heads = call->cell->heads;
+    const int64_t tile = item % call->tiles, gate = item / call->tiles % call->gates, head = item / call->tiles / call->gates;
+    cell_tiles_pack(call->cell->weight + (gate * heads + head) * width * width, 1, 0, width, 1, width, width, tile,
+                    (act *)(call->packed + head * call->packed_head) +
+                        (gate * call->tiles + tile) * cell_tiles_panel(width));
+}
+
+static void cell_pack_backward_tiles(void *context, int64_t item) {
+    const struct cell_call *call = context;
+    const int64_t width = call->cell->width, heads = call->cell->heads, tile = item % call->tiles, head = item / call->tiles;
+    cell_tiles_pack(call->cell->weight + head * width * width, call->gates, heads * width * width, width, width, 1, width,
+                    tile, (act *)(call->packed + head * call->packed_head) + tile * cell_tiles_panel(call->gates * width));
+}
+#endif
+
+/* Pack the matrices for this direction. */
+INLINE void cell_prepare(struct cell_call *call, int backward) {
+    const struct cell *cell = call->cell;
+    call->packed_head = call->gates * call->tiles * CELL_PANEL * cell->width;
+    call->direct = !backward && cell->rows * cell->steps <= CELL_DIRECT;
+    if (call->direct) return;
+    int64_t items = cell->heads * call->gates * call->tiles;
+    rit_body pack = backward ? cell_pack_backward : cell_pack_forward;
+#ifdef RIT_TILES
+    /* Not with relu, whose gradient would jump where the rounding of h moves a sum across 0. */
+    call->tiled = cell->width >= TILE_DEPTH && !cell->option && cell_tiles_ready();
+    if (call->tiled) {
+        pack = backward ? cell_pack_backward_tiles : cell_pack_forward_tiles;
+        call->packed_head = backward ? call->tiles * cell_tiles_panel(call->gates * cell->width) / 2
+                                     : call->gates * call->tiles * cell_tiles_panel(cell->width) / 2;
+        if (backward) items /= call->gates;
+    }
+#endif
+    call->packed = rit_scratch(cell->heads * call->packed_head);
+    rit_parallel_sized(items, cell->heads * call->packed_head, pack, call);
+}
+
 INLINE void cell_run(const struct cell *cell, int64_t gates, int64_t states, int64_t slots, cell_point point, int backward) {
     struct cell_call call = {
         .cell = cell, .gates = gates, .states = states, .slots = slots, .point = point,
         .tiles = rit_divide_up(cell->width, CELL_PANEL),
     };
-    call.packed_head = gates * call.tiles * CELL_PANEL * cell->width;
-    call.packed = rit_scratch(cell->heads * call.packed_head);
-    call.group = rit_max(1, rit_min(CELL_ROWS, rit_divide_up(cell->rows * cell->heads, 2)));
-    rit_parallel_sized(cell->heads * gates * call.tiles, cell->heads * call.packed_head,
-                       backward ? cell_pack_backward : cell_pack_forward, &call);
+    cell_prepare(&call, backward);
+    call.group = rit_max(1, rit_min(call.tiled ? CELL_MOST : CELL_ROWS, rit_divide_up(cell->rows * cell->heads, 2)));
     const int64_t groups = rit_divide_up(cell->rows, call.group);
     const int64_t work = (cell->starts ? cell->steps : cell->rows * cell->steps) * cell->heads * call.packed_head;
     rit_parallel_sized(groups * cell->heads, work, backward ? cell_backward_item : cell_forward_item, &call);

@@ -4,7 +4,7 @@
 #ifndef RIT_CELL_DIAGONAL_H
 #define RIT_CELL_DIAGONAL_H
 
-#include "isa.h"
+#include "cell_act.h"
 
 enum { DIAGONAL_STATES = 2, DIAGONAL_GATES = 3, DIAGONAL_WEIGHTS = 5, DIAGONAL_WIDE = 4 };
 
@@ -65,9 +65,9 @@ INLINE void diagonal_forward_item(const struct diagonal_call *call, int64_t item
         DIAGONAL_EACH(v, at) {
             vec u[DIAGONAL_GATES];
             for (int g = 0; g < DIAGONAL_GATES; g++)
-                u[g] = act_load_part(cell->u + it.span.row * cell->u_row + t * cell->u_time + g * cell->u_gate + at, n);
+                u[g] = cell_load(cell->u + it.span.row * cell->u_row + t * cell->u_time + g * cell->u_gate + at, n);
             step(u, w[v], h[v]);
-            act_store_part(cell->y + place * D + at, h[v][0], n);
+            cell_store(cell->y + place * D + at, h[v][0], n);
             for (int s = 0; cell->trace && s < states; s++)
                 vec_store_part(cell->trace + (place * states + s) * D + at, h[v][s], n);
         }
@@ -95,13 +95,13 @@ INLINE void diagonal_backward_item(const struct diagonal_call *call, int64_t ite
         DIAGONAL_EACH(v, at) {
             vec u[DIAGONAL_GATES], du[DIAGONAL_GATES], before[DIAGONAL_STATES];
             for (int g = 0; g < DIAGONAL_GATES; g++)
-                u[g] = act_load_part(cell->u + it.span.row * cell->u_row + t * cell->u_time + g * cell->u_gate + at, n);
+                u[g] = cell_load(cell->u + it.span.row * cell->u_row + t * cell->u_time + g * cell->u_gate + at, n);
             for (int s = 0; s < states; s++)
                 before[s] = t > it.span.start ? vec_load_part(cell->trace + ((place - 1) * states + s) * D + at, n)
                                               : vec_load_part(cell->state[s] + it.index * D + at, n);
-            if (cell->dy) d[v][0] += act_load_part(cell->dy + place * D + at, n);
+            if (cell->dy) d[v][0] += cell_load(cell->dy + place * D + at, n);
             reverse(u, w[v], before, d[v], du, dw[v]);
-            for (int g = 0; g < DIAGONAL_GATES; g++) act_store_part(cell->du + (place * DIAGONAL_GATES + g) * D + at, du[g], n);
+            for (int g = 0; g < DIAGONAL_GATES; g++) cell_store(cell->du + (place * DIAGONAL_GATES + g) * D + at, du[g], n);
         }
     }
     DIAGONAL_EACH(v, at) {

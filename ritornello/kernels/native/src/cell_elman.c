@@ -4,10 +4,10 @@
 static void forward_point(const struct cell_now *now) {
     for (int64_t j = 0; j < now->width; j += RIT_LANES) {
         const int64_t n = now->width - j;
-        const vec x = vec_load(now->product + j) + act_load_part(now->u + j, n);
+        const vec x = vec_load(now->product + j) + cell_load(now->u + j, n);
         const vec h = now->option ? vec_select(x <= 0, (vec){0}, x) : vec_tanh(x); /* a NaN stays */
         vec_store(now->state[0] + j, h);
-        act_store_part(now->y + j, h, n);
+        cell_store(now->y + j, h, n);
         if (now->trace) vec_store_part(now->trace + j, h, n);
     }
 }
@@ -17,11 +17,11 @@ static void backward_point(const struct cell_now *now) {
         const int64_t n = now->width - j;
         const vec h = vec_load_part(now->trace + j, n);
         vec dh = vec_load(now->state[0] + j);
-        if (now->dy) dh += act_load_part(now->dy + j, n);
+        if (now->dy) dh += cell_load(now->dy + j, n);
         const vec d = now->option ? vec_select(h > 0, dh, (vec){0}) : dh * (1 - h * h);
-        act_store_part(now->du + j, d, n);
+        cell_store(now->du + j, d, n);
         vec_store_part(now->drive + j, d, n);
-        act_store_part(now->before + j, vec_load_part((now->earlier ? now->earlier : now->first[0]) + j, n), n);
+        cell_store(now->before + j, vec_load_part((now->earlier ? now->earlier : now->first[0]) + j, n), n);
         vec_store(now->state[0] + j, (vec){0});
     }
 }

@@ -6,12 +6,12 @@ static void forward_point(const struct cell_now *now) {
         const int64_t n = now->width - j;
         vec gate[4];
         for (int g = 0; g < 4; g++)
-            gate[g] = vec_load(now->product + g * now->product_gate + j) + act_load_part(now->u + g * now->u_gate + j, n);
+            gate[g] = vec_load(now->product + g * now->product_gate + j) + cell_load(now->u + g * now->u_gate + j, n);
         const vec i = vec_sigmoid(gate[0]), f = vec_sigmoid(gate[1]), g = vec_tanh(gate[2]), o = vec_sigmoid(gate[3]);
         const vec c = f * vec_load(now->state[1] + j) + i * g, h = o * vec_tanh(c);
         vec_store(now->state[0] + j, h);
         vec_store(now->state[1] + j, c);
-        act_store_part(now->y + j, h, n);
+        cell_store(now->y + j, h, n);
         if (!now->trace) continue;
         const vec kept[5] = {i, f, g, o, c};
         for (int s = 0; s < 5; s++) vec_store_part(now->trace + s * now->D + j, kept[s], n);
@@ -33,14 +33,14 @@ static void backward_point(const struct cell_now *now) {
             h_before = vec_load_part(now->first[0] + j, n);
         }
         vec dh = vec_load(now->state[0] + j);
-        if (now->dy) dh += act_load_part(now->dy + j, n);
+        if (now->dy) dh += cell_load(now->dy + j, n);
         const vec dc = vec_load(now->state[1] + j) + dh * o * (1 - c * c);
         const vec d[4] = {dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g), dh * c * o * (1 - o)};
         for (int s = 0; s < 4; s++) {
-            act_store_part(now->du + s * now->D + j, d[s], n);
+            cell_store(now->du + s * now->D + j, d[s], n);
             vec_store_part(now->drive + s * now->width + j, d[s], n);
         }
-        act_store_part(now->before + j, h_before, n);
+        cell_store(now->before + j, h_before, n);
         vec_store(now->state[0] + j, (vec){0});
         vec_store(now->state[1] + j, dc * f);
     }

@@ -49,7 +49,7 @@ INLINE const act *m2rnn_at(const struct m2rnn_item *it, const act *x, const int6
 }
 
 INLINE void m2rnn_widen(real *to, const act *from, int64_t count) {
-    for (int64_t j = 0; j < count; j += RIT_LANES) vec_store(to + j, act_load_part(from + j, count - j));
+    for (int64_t j = 0; j < count; j += RIT_LANES) vec_store(to + j, cell_load(from + j, count - j));
 }
 
 /* Rows of V numbers to rows of `padded`, and back. Nothing where there is no `from`: zeros. */
@@ -89,7 +89,7 @@ static void m2rnn_step(const struct m2rnn_item *it, int64_t t, const real *S, re
             vec_store(next + at, S_new);
             read += act_get(q + r) * S_new;
         }
-        if (o) act_store_part(o + j, read, a->V - j);
+        if (o) cell_store(o + j, read, a->V - j);
     }
 }
 
@@ -153,7 +153,7 @@ static void m2rnn_reverse(const struct m2rnn_item *it, int64_t t, const real *be
     for (int64_t j = 0; j < a->V; j += RIT_LANES) {
         vec dv = {0};
         for (int64_t r = 0; r < a->K; r++) dv += act_get(k + r) * vec_load(z + r * it->padded + j);
-        act_store_part(a->dv + place * a->V + j, dv, a->V - j);
+        cell_store(a->dv + place * a->V + j, dv, a->V - j);
     }
 }
 

@@ -2,7 +2,7 @@
 #ifndef RIT_CELL_PRODUCT_H
 #define RIT_CELL_PRODUCT_H
 
-#include "isa.h"
+#include "cell_act.h"
 
 enum { CELL_PANEL = 2 * RIT_LANES, CELL_ROWS = RIT_BYTES == 64 ? 8 : 6, CELL_AHEAD = 8 };
 

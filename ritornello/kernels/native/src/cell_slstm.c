@@ -7,7 +7,7 @@ static void forward_point(const struct cell_now *now) {
         const int64_t count = now->width - j;
         vec gate[4];
         for (int g = 0; g < 4; g++)
-            gate[g] = vec_load(now->product + g * now->product_gate + j) + act_load_part(now->u + g * now->u_gate + j, count);
+            gate[g] = vec_load(now->product + g * now->product_gate + j) + cell_load(now->u + g * now->u_gate + j, count);
         const vec n_old = vec_load(now->state[2] + j), kept = vec_log_sigmoid(gate[1]) + vec_load(now->state[3] + j);
         const vec m = vec_select(n_old == 0, gate[0], vec_max(kept, gate[0]));
         const ivec clamped = kept - m > 0; /* only where n is 0 */
@@ -16,7 +16,7 @@ static void forward_point(const struct cell_now *now) {
         const vec c = f * vec_load(now->state[1] + j) + i * z, n = f * n_old + i, h = o * c / n;
         const vec new[4] = {h, c, n, m};
         for (int s = 0; s < 4; s++) vec_store(now->state[s] + j, new[s]);
-        act_store_part(now->y + j, h, count);
+        cell_store(now->y + j, h, count);
         if (!now->trace) continue;
         const vec slope = vec_select(clamped, (vec){0}, vec_sigmoid(-gate[1]));
         const vec saved[7] = {i, f, z, o, slope, c, n};
@@ -43,16 +43,16 @@ static void backward_point(const struct cell_now *now) {
             n_old = vec_load_part(now->first[2] + j, count);
         }
         vec dh = vec_load(now->state[0] + j);
-        if (now->dy) dh += act_load_part(now->dy + j, count);
+        if (now->dy) dh += cell_load(now->dy + j, count);
         const vec dc = vec_load(now->state[1] + j) + dh * o * per_n;
         const vec dn = vec_load(now->state[2] + j) - dh * o * ratio * per_n;
         const vec d[4] = {i * (dc * z + dn), f * slope * (dc * c_old + dn * n_old), dc * i * (1 - z * z),
                           dh * ratio * o * (1 - o)};
         for (int s = 0; s < 4; s++) {
-            act_store_part(now->du + s * now->D + j, d[s], count);
+            cell_store(now->du + s * now->D + j, d[s], count);
             vec_store_part(now->drive + s * now->width + j, d[s], count);
         }
-        act_store_part(now->before + j, h_old, count);
+        cell_store(now->before + j, h_old, count);
         const vec carried[3] = {{0}, dc * f, dn * f};
         for (int s = 0; s < 3; s++) vec_store(now->state[s] + j, carried[s]);
     }
