@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import GatedNorm, StepDecay, l2_normalize
+from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.sizes import heads_for, multiple
 from ritornello.transition import Delta
 
@@ -58,37 +59,27 @@ class GatedDeltaNet(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        self.heads = heads_for(width) if heads is None else heads
-        self.value_heads = value_heads or self.heads
-        divide(self.kind, "value_heads", self.value_heads, "heads", self.heads)
-        self.key_size = key_size or multiple(0.75 * width / self.heads, 16)
-        self.value_size = value_size or 2 * self.key_size
+        heads = heads_for(width) if heads is None else heads
+        key_size = key_size or multiple(0.75 * width / heads, 16)
+        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size or 2 * key_size)
         self.negative_eigenvalues = negative_eigenvalues
-        keys, values = self.heads * self.key_size, self.value_heads * self.value_size
-        self.qkv_proj = nn.Linear(width, 2 * keys + values, bias=False)
+        channels, values = 2 * self.size.keys + self.size.values, self.size.values
+        self.qkv_proj = nn.Linear(width, channels, bias=False)
         self.gate_proj = nn.Linear(width, values, bias=False)
-        self.ab_proj = nn.Linear(width, 2 * self.value_heads, bias=False)
-        self.conv = ShortConv(2 * keys + values, conv_width)
-        self.decay = StepDecay(self.value_heads)
-        self.norm = GatedNorm(self.value_size)
+        self.ab_proj = nn.Linear(width, 2 * self.size.value_heads, bias=False)
+        self.conv = ShortConv(channels, conv_width)
+        self.decay = StepDecay(self.size.value_heads)
+        self.norm = GatedNorm(self.size.value_size)
         self.out_proj = nn.Linear(values, width, bias=False)
-        self.spec = {
-            "heads": self.heads,
-            "value_heads": self.value_heads,
-            "key_size": self.key_size,
-            "value_size": self.value_size,
-            "conv_width": conv_width,
-        }
+        self.spec = {**self.size.spec, "conv_width": conv_width}
 
     def leaves(self):
-        return {"S": Leaf((self.value_heads, self.key_size, self.value_size)), "conv": self.conv.leaf()}
+        return {"S": self.size.state(), "conv": self.conv.leaf()}
 
     def mix(self, x, state, call: Call):
         qkv, window = self.conv(self.qkv_proj(x), state["conv"], call)
-        keys = self.heads * self.key_size
-        q, k, v = qkv.split([keys, keys, qkv.shape[-1] - 2 * keys], -1)
-        q, k = (l2_normalize(t.unflatten(-1, (self.heads, self.key_size))) for t in (q, k))
-        v = v.unflatten(-1, (self.value_heads, self.value_size))
+        q, k, v = self.size.split(qkv)
+        q, k = l2_normalize(q), l2_normalize(k)
         a, b = self.ab_proj(x).chunk(2, -1)
         beta = torch.sigmoid(b.to(state["S"].dtype)) * (2 if self.negative_eigenvalues else 1)
         o, S = call.solve(Delta(k, v, beta, self.decay(a)), q, state["S"])

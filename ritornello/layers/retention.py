@@ -69,11 +69,11 @@ class Retention(Layer):
         if key_size % 2:
             raise InputError(f"`key_size` of {self.kind} is {key_size}; rotary positions turn pairs: take an even one.")
         self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size or 2 * key_size)
-        self.rope_base = rope_base
+        self.rope_base, self.centred = rope_base, norm == "group"
         keys, values = self.size.keys, self.size.values
         self.qkv_proj = nn.Linear(width, 2 * keys + values, bias=False)
         self.gate_proj = nn.Linear(width, values, bias=False)
-        self.norm = GatedNorm(self.size.value_size, eps=1e-6, centred=norm == "group")
+        self.norm = GatedNorm(self.size.value_size, eps=1e-6, centred=self.centred)
         self.out_proj = nn.Linear(values, width, bias=False)
         xavier_blocks_(self.qkv_proj, keys, keys, values)
         xavier_blocks_(self.gate_proj)

@@ -21,7 +21,8 @@ VARIANTS = {
 
 def forward(layer, x):
     w = weights(layer)
-    heads, value_heads, K, V = layer.heads, layer.value_heads, layer.key_size, layer.value_size
+    size = layer.size
+    heads, value_heads, K, V = size.heads, size.value_heads, size.key_size, size.value_size
     beta_scale = 2 if layer.negative_eigenvalues else 1
 
     def row(x):

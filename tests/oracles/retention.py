@@ -25,9 +25,9 @@ def forward(layer, x):
     H, Hv, K, V = size.heads, size.value_heads, size.key_size, size.value_size
 
     def norm(o):
-        if "norm.norm.weight" in w:
-            return rms_norm(o, w["norm.norm.weight"], 1e-6)
-        return (o - o.mean(-1, keepdims=True)) / np.sqrt(o.var(-1, keepdims=True) + 1e-6)
+        if layer.centred:
+            return (o - o.mean(-1, keepdims=True)) / np.sqrt(o.var(-1, keepdims=True) + 1e-6)
+        return rms_norm(o, w["norm.norm.weight"], 1e-6)
 
     def row(x):
         steps = np.arange(len(x))
