@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ class Trainer:
         score, saved_at = math.nan, time.monotonic()
         with log, _interruptible() as interrupted:
             while (before := self.progress) < 1:
-                values, stop = self._update(interrupted.is_set())
+                values, stop = self._update(interrupted.is_set)
                 log.row(self.progress, **values)
                 if stop:
                     self.save()
@@ -141,7 +141,7 @@ class Trainer:
         every = self.settings.eval_every
         return self.step % every == 0 if every else int(10 * before) < int(10 * self.progress)
 
-    def _update(self, stop: bool) -> tuple[dict[str, Any], bool]:
+    def _update(self, interrupted: Callable[[], bool]) -> tuple[dict[str, Any], bool]:
         """One update of the weights: what it gives to the log, and whether any process was asked to stop."""
         settings, began = self.settings, time.perf_counter()
         lr = settings.lr_at(self.progress)
@@ -161,7 +161,7 @@ class Trainer:
             self.wrapped, self.wrapped_optimizer, max_norm=settings.clip, error_if_nonfinite=False
         )
         assert norm is not None, "it is None only where DeepSpeed clips"
-        total, norm, asked = self._agree(total, norm.item(), float(stop))
+        total, norm, asked = self._agree(total, norm.item(), float(interrupted()))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise self._diverged(total, norm)
         self.wrapped_optimizer.step()
