@@ -60,7 +60,7 @@ class GatedDeltaNet(Layer):
     ):
         super().__init__(width, **base)
         heads = heads_for(width) if heads is None else heads
-        key_size = key_size or multiple(0.75 * width / heads, 16)
+        key_size = key_size or multiple(0.75 * width / max(heads, 1), 16)
         self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size or 2 * key_size)
         self.negative_eigenvalues = negative_eigenvalues
         channels, values = 2 * self.size.keys + self.size.values, self.size.values

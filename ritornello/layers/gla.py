@@ -57,8 +57,8 @@ class GLA(Layer):
     ):
         super().__init__(width, **base)
         heads = heads_for(width, max(64, width // 4)) if heads is None else heads
-        value_size = value_size or divide(self.kind, "width", width, "value_heads", value_heads or heads)
         key_size = key_size or max(1, divide(self.kind, "width", width, "heads", heads) // 2)
+        value_size = value_size or divide(self.kind, "width", width, "value_heads", value_heads or heads)
         self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size)
         self.gate_temperature = gate_temperature
         keys, values, decays = self.size.keys, self.size.values, self.size.value_heads * key_size

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import NormOfGated, StepDecay
@@ -60,6 +61,9 @@ class Mamba2(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
+        for name, size in (("expand", expand), ("state_size", state_size or 1)):
+            if size < 1:
+                raise InputError(f"`{name}` of {self.kind} is {size}; wanted at least 1.")
         self.inner = expand * width
         self.heads = heads_for(self.inner) if heads is None else heads
         self.groups = groups
