@@ -2,6 +2,11 @@
 
 ``python -m ritornello.kernels.native.build`` builds in place; ``setup.py`` calls `build` for an installation. It needs
 a C compiler (``CC``, or cc, gcc or clang) and nothing else: no Python headers, no PyTorch.
+
+With ``--sanitize`` it writes `SANITIZED`, for the tests of the ops under the address sanitizer:
+
+    LD_PRELOAD=$(cc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \\
+    RITORNELLO_NATIVE_LIBRARY=ritornello/kernels/native/_native_sanitized.so pytest tests/ops -k native
 """
 
 from __future__ import annotations
