@@ -212,14 +212,16 @@ def test_a_full_disk_leaves_the_old_checkpoint(saved) -> None:
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
 
 
-def test_a_kill_before_the_end_leaves_the_old_checkpoint(saved, monkeypatch) -> None:
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=repr)
+def test_whatever_stops_the_writing_leaves_the_old_checkpoint(saved, monkeypatch, fault) -> None:
     before = {p.name: p.read_bytes() for p in saved.iterdir()}
 
-    def interrupted(*_):
-        raise KeyboardInterrupt
+    def half(_, name: str, __) -> None:
+        Path(name).write_bytes(b"half of it")
+        raise fault
 
-    monkeypatch.setattr("ritornello.hub.ritornello_format.save_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr("ritornello.hub.ritornello_format.save_file", half)
+    with pytest.raises(CheckpointError if isinstance(fault, OSError) else KeyboardInterrupt):
         rt.save(model_of(width=32), saved)
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
 
