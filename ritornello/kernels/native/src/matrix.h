@@ -43,6 +43,18 @@ struct matrix {
     real *kept;              /* (B, T, Hv, V): e of DELTA, r of DPLR, o of mLSTM */
 };
 
+/* x in every lane of a register. Without the empty instruction the compiler reads x from memory again at each use, and the
+ * loops are then bound by their loads. */
+INLINE vec matrix_spread(real x) {
+    vec y = vec_set(x);
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(y));
+#elif defined(__AVX2__)
+    __asm__("" : "+x"(y));
+#endif
+    return y;
+}
+
 INLINE int64_t matrix_padded(const struct matrix *x) { return rit_divide_up(x->keys, RIT_LANES) * RIT_LANES; }
 
 /* The checkpoint of sequence n before step `time` of it, a multiple of the interval. */
@@ -73,6 +85,36 @@ INLINE void matrix_decay_row(const struct matrix *x, real *to, int64_t row, int6
         const vec y = vec_set(d ? (x->logged ? real_exp(*d) : *d) : 1);
         for (int64_t i = 0; i < x->keys; i += RIT_LANES) vec_store(to + i, y);
     }
+}
+
+/* Rows that will be read soon. Those of one head lie too far apart in memory for the processor to foresee them, and
+ * waiting for them cost as much time as the recurrence itself. */
+struct ahead {
+    const char *at[6];
+    int64_t stride[6], bytes[6];
+    int count;
+};
+
+INLINE void ahead_add(struct ahead *x, const void *at, int64_t stride, int64_t count, int64_t size) {
+    if (at) x->at[x->count] = at, x->stride[x->count] = stride * size, x->bytes[x->count++] = count * size;
+}
+
+/* Fetch the rows of step t, the bytes from `first` to `end`. */
+INLINE void ahead_fetch(const struct ahead *x, int64_t t, int64_t first, int64_t end) {
+    for (int i = 0; i < x->count; i++)
+        for (int64_t j = first; j < rit_min(end, x->bytes[i]); j += 64) __builtin_prefetch(x->at[i] + t * x->stride[i] + j);
+}
+
+/* The rows of a head from `time` on that both passes read. */
+INLINE void ahead_rows(const struct matrix *x, struct ahead *to, int64_t row, int64_t time, int64_t head, int64_t value_head) {
+    to->count = 0;
+    ahead_add(to, AT(x->q, row, time, head), x->q.t, x->keys, sizeof(act));
+    ahead_add(to, AT(x->k, row, time, head), x->k.t, x->keys, sizeof(act));
+    if (x->mode == DPLR) {
+        ahead_add(to, AT(x->a, row, time, head), x->a.t, x->keys, sizeof(act));
+        ahead_add(to, AT(x->b, row, time, head), x->b.t, x->keys, sizeof(act));
+    }
+    if (x->vector) ahead_add(to, AT(x->decay, row, time, value_head), x->decay.t, x->keys, sizeof(real));
 }
 
 /* Σ u k q of one step: how much of v the bonus adds to o. */

@@ -20,6 +20,7 @@ struct tile {
     real *q, *k, *d, *a, *b;    /* (CHUNK, rows) */
     real beta[CHUNK];           /* β of DELTA; Σ u k q of BONUS */
     vec *v, *o, *kept;          /* (CHUNK, width) */
+    struct ahead ahead;         /* of the next chunk */
 };
 
 /* S ← diag(d) S + b oldᵀ + k writeᵀ; out = Sᵀ q, before the update for BONUS; next = Sᵀ a, after it. */
@@ -35,17 +36,20 @@ INLINE void step(const int width, const int mode, const int vector, const struct
     for (int64_t i = 0; i < rows; i += apart) {
 #pragma GCC unroll 4
         for (int j = 0; j < apart; j++) {
+            const vec qi = matrix_spread(q[i + j]), ki = matrix_spread(k[i + j]), di = vector ? matrix_spread(d[i + j]) : decay;
+            const vec ai = mode == DELTA || mode == DPLR ? matrix_spread(a[i + j]) : decay;
+            const vec bi = mode == DPLR ? matrix_spread(b[i + j]) : decay;
 #pragma GCC unroll 4
             for (int m = 0; m < width; m++) {
                 vec *at = x->state + (i + j) * width + m;
                 vec s = *at;
-                if (mode == BONUS) sum_o[j][m] += q[i + j] * s;
-                s *= vector ? vec_set(d[i + j]) : decay;
-                if (mode == DPLR) s += b[i + j] * old[m];
-                s += k[i + j] * write[m];
+                if (mode == BONUS) sum_o[j][m] += qi * s;
+                s *= di;
+                if (mode == DPLR) s += bi * old[m];
+                s += ki * write[m];
                 *at = s;
-                if (mode != BONUS) sum_o[j][m] += q[i + j] * s;
-                if (mode == DELTA || mode == DPLR) sum_n[j][m] += a[i + j] * s;
+                if (mode != BONUS) sum_o[j][m] += qi * s;
+                if (mode == DELTA || mode == DPLR) sum_n[j][m] += ai * s;
             }
         }
     }
@@ -68,6 +72,7 @@ INLINE void chunk(const int width, const int mode, const int vector, const struc
             for (int m = 0; m < width; m++) read[m] += x->a[i] * x->state[i * width + m];
     for (int64_t t = 0; t < steps; t++) {
         const vec *v = x->v + t * width;
+        ahead_fetch(&x->ahead, t, 0, INT64_MAX);
         for (int m = 0; m < width; m++) {
             old[m] = read[m];
             write[m] = v[m];
@@ -211,6 +216,11 @@ static void body(void *context, int64_t index) {
         if (x->checkpoints && passed % x->interval == 0)
             store_checkpoint(x, &tile, matrix_checkpoint(x, n, passed, head) + column * x->keys, p.columns);
         load_chunk(x, &tile, &p, time, steps);
+        tile.ahead.count = 0;
+        if (time + 2 * CHUNK <= span.end) {
+            ahead_rows(x, &tile.ahead, p.row, time + CHUNK, p.head, head);
+            ahead_add(&tile.ahead, AT(x->v, p.row, time + CHUNK, head) + column, x->v.t, p.columns, sizeof(act));
+        }
         run_chunk(&tile, x->mode, x->vector, steps);
         store_chunk(f, &tile, &p, time, steps);
     }
