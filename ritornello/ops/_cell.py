@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ritornello.errors import InputError
 from ritornello.ops import _check
@@ -14,12 +15,12 @@ __all__ = ["like_u", "prepare"]
 def prepare(
     op: str,
     u: tuple[Tensor, str],
-    weights: dict[str, tuple[Tensor | None, str]],
+    weights: Mapping[str, tuple[Tensor | None, str]],
     state: dict[str, Tensor] | None,
     names: Sequence[str],
     cu_seqlens: Tensor | None,
     gates: int = 1,
-) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
+) -> tuple[Tensor, list[Any], list[Tensor]]:
     """Check the tensors of a cell against their patterns; G stands for `gates`, N for the batch of the state.
 
     Returns u; the weights, matrices in u's dtype (the product's operands) and vectors in the accumulation dtype; and

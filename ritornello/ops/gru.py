@@ -45,4 +45,5 @@ def gru(
     named = None if state is None else {"h": state}
     weights = {"weight": (weight, "G H d d"), "bias": (bias, "D")}
     u, (weight, bias), (h,) = _cell.prepare("gru", (u, "B T G D"), weights, named, "h", cu_seqlens, gates=3)
-    return _op(u, weight, bias, h, cu_seqlens)
+    y, last = _op(u, weight, bias, h, cu_seqlens)
+    return y, last

@@ -43,5 +43,5 @@ def lstm(
     u, (weight,), (h, c) = _cell.prepare(
         "lstm", (u, "B T G D"), {"weight": (weight, "G H d d")}, named, "hc", cu_seqlens, gates=4
     )
-    y, *last = _op(u, weight, h, c, cu_seqlens)
-    return y, tuple(last)
+    y, h, c = _op(u, weight, h, c, cu_seqlens)
+    return y, (h, c)

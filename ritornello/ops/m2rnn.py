@@ -65,4 +65,5 @@ def m2rnn(
     dtype = accumulation_dtype(q.dtype)
     if state is None:
         state = q.new_zeros((batch, sizes["Hv"], sizes["K"], sizes["V"]), dtype=dtype)
-    return _op(q, k, v, f.to(dtype), weight.to(q.dtype), state.to(dtype), cu_seqlens)
+    y, last = _op(q, k, v, f.to(dtype), weight.to(q.dtype), state.to(dtype), cu_seqlens)
+    return y, last

@@ -44,4 +44,5 @@ def para_gru(
     u, (weight,), (h,) = _cell.prepare(
         "para_gru", (u, "B T G D"), {"weight": (weight, "G D")}, named, "h", cu_seqlens, gates=3
     )
-    return _op(u, weight, h, cu_seqlens)
+    y, last = _op(u, weight, h, cu_seqlens)
+    return y, last

@@ -47,5 +47,5 @@ def para_lstm(
     u, (weight, peephole), (h, c) = _cell.prepare(
         "para_lstm", (u, "B T G D"), weights, named, "hc", cu_seqlens, gates=3
     )
-    y, *last = _op(u, weight, peephole, h, c, cu_seqlens)
-    return y, tuple(last)
+    y, h, c = _op(u, weight, peephole, h, c, cu_seqlens)
+    return y, (h, c)

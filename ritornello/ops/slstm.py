@@ -50,5 +50,5 @@ def slstm(
     u, (weight,), states = _cell.prepare(
         "slstm", (u, "B T G D"), {"weight": (weight, "G H d d")}, named, "hcnm", cu_seqlens, gates=4
     )
-    y, *last = _op(u, weight, *states, cu_seqlens)
-    return y, tuple(last)
+    y, h, c, n, m = _op(u, weight, *states, cu_seqlens)
+    return y, (h, c, n, m)
