@@ -24,8 +24,8 @@ __all__ = ["KEPT", "latest", "model_folder", "read_training", "save"]
 KEPT = 2
 """How many checkpoints of a run are kept: the last, and one before it should the disk have failed it."""
 
-FULL = (OSError, RuntimeError, SafetensorError)
-"""What a full disk becomes in Python, in torch.save and in safetensors."""
+FULL = (OSError, RuntimeError, SafetensorError, CheckpointError)
+"""What a full disk becomes in Python, in torch.save, in safetensors and in hub.save."""
 
 PREFIX = "step-"
 TRAINING = "training.pt"

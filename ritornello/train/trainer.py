@@ -83,13 +83,14 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.fabric = devices.launch(settings)
         self.objective = Objective(model.train(), settings.carry_state)
-        self.optimizer = torch.optim.AdamW(
+        self.wrapped = self.fabric.setup_module(self.objective)
+        self.optimizer = torch.optim.AdamW(  # only now: sharding has put other parameters in place of the model's
             model.parameter_groups(settings.weight_decay),
             lr=settings.lr,
             betas=(0.9, settings.beta2),
             fused=settings.strategy == "ddp",  # one pass over the weights; not for sharded ones
         )
-        self.wrapped, self.wrapped_optimizer = self.fabric.setup(self.objective, self.optimizer)
+        self.wrapped_optimizer = self.fabric.setup_optimizers(self.optimizer)
         batches = Streams if settings.carry_state else Packed
         rank, world = self.fabric.global_rank, self.fabric.world_size
         self.batches = batches(data, settings.batch, settings.length, settings.seed, rank, world)
@@ -188,8 +189,9 @@ class Trainer:
         )
 
     def _evaluate(self, log: Log) -> float:
+        model = devices.whole(self.objective.model).to(self.fabric.device)  # a copy only where weights are sharded
         with self.fabric.autocast():
-            score = bits_per_byte(self.objective.model, self.heldout, self.fabric.device)
+            score = bits_per_byte(model, self.heldout, self.fabric.device)
         log.row(self.progress, step=self.step, seconds=self.seconds, heldout_bits_per_byte=score)
         log.say(f"step {self.step:6d}   {self.seconds:6.0f} s   held-out {score:.3f} bits per byte")
         return score

@@ -50,6 +50,15 @@ def test_a_full_disk_of_torch(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_cannot_be_saved(tmp_path):
+    def fails(folder: Path) -> None:
+        raise CheckpointError("The model was not saved.")
+
+    with pytest.raises(CheckpointError, match=r"was not saved.*Make room"):
+        checkpoint.save(tmp_path, 2, fails, TRAINING)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_kill_leaves_nothing_that_counts(tmp_path):
     (tmp_path / ".step-00000007.part").mkdir()
     assert checkpoint.latest(tmp_path) is None
