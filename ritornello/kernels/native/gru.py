@@ -20,5 +20,7 @@ def forward(u, weight, bias, state, cu_seqlens, save):
 
 def backward(grads, trace, needs, u, weight, bias, state, cu_seqlens):
     du, dweight, (dstate,), dproduct = _cell.backward(grads, trace, u, weight, (state,), cu_seqlens, product=True)
-    dbias = dproduct.sum((0, 1), dtype=torch.promote_types(u.dtype, torch.float32)) if needs[2] else None
+    dbias = None
+    if needs[2] and dproduct is not None:
+        dbias = dproduct.sum((0, 1), dtype=torch.promote_types(u.dtype, torch.float32))
     return du, dweight, dbias, dstate, None
