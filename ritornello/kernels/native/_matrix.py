@@ -23,11 +23,12 @@ _forward = Entry("matrix_forward", COMMON + "6q")
 _backward = Entry("matrix_backward", COMMON + "22q")
 
 _NO_VIEW = (0, 0, 0, 0)
+_GRADIENTS = ("q", "k", "a", "b", "v", "beta", "gain", "decay", "bonus", "state", "n")  # as in C
 
 
 @dataclass
 class Arguments:
-    """One call. `logged` tells the form of `decay`; `gain` and `norm` are factors of k and of o, one per head and time."""
+    """One call. `logged` tells the form of `decay`; `gain` and `norm` are factors of k and o, one per head and time."""
 
     mode: int
     q: Tensor
@@ -58,7 +59,7 @@ class Arguments:
 
     def pack(self, checkpoints: int, kept: int) -> tuple:
         """The fields of the C struct `matrix`."""
-        batch, steps, heads, keys = self.q.shape
+        _, steps, heads, keys = self.q.shape
         return (
             *(self.mode, self.state.shape[0], steps, heads, self.v.shape[2], keys, self.v.shape[3]),
             *(self.vector, self.logged, self.ones, interval(keys, self.v.shape[3]), address(self.starts), self.scale),
@@ -78,9 +79,11 @@ def interval(keys: int, values: int) -> int:
     return 64 if keys * values <= 128 * 128 else 128
 
 
-def trace_layout(q: Tensor, v: Tensor, state: Tensor, cu_seqlens: Tensor | None, keeps: bool, ones: bool) -> tuple[int, int]:
+def trace_layout(
+    q: Tensor, v: Tensor, state: Tensor, cu_seqlens: Tensor | None, keeps: bool, ones: bool
+) -> tuple[int, int]:
     """Bytes of the checkpoints, and of the rows that are kept."""
-    batch, steps, heads, keys = q.shape
+    batch, steps, _, keys = q.shape
     value_heads, values = v.shape[2:]
     every = interval(keys, values)
     slots = batch * -(-steps // every) if cu_seqlens is None else steps // every + state.shape[0]
@@ -106,7 +109,7 @@ def forward(x: Arguments, save: bool, trace: Tensor | None = None) -> tuple[Tens
 
 
 def _parts(x: Arguments) -> int:
-    """Ranges of columns that are worked on apart: the fewer the heads, the more, so that there is work for every thread."""
+    """Ranges of columns worked on apart: more of them where heads are few, so that every thread has work."""
     items = x.state.shape[0] * x.q.shape[2]
     return max(1, min(4 if items < 4 else 2 if items < 8 else 1, x.v.shape[3] // 16))
 
@@ -146,7 +149,7 @@ def backward(
         x.q.dtype,
         *x.pack(at, at + split if rest else 0),
         *(*view(go), *view(slope), parts, address(after), address(after_n)),
-        *(address(made.get(name)) for name in "q k a b v beta gain decay bonus state n".split()),
+        *(address(made.get(name)) for name in _GRADIENTS),
     )
     for name, tensor in made.items():
         if name not in ("v", "state", "n"):

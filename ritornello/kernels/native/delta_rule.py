@@ -27,6 +27,6 @@ def forward(*arguments):
 def backward(grads, trace, needs, *arguments):
     log_decay = arguments[4]
     dq, dk, dv, dbeta, ddecay, dstate = _matrix.backward(
-        _arguments(*arguments), grads[0], grads[1:], trace, "q k v beta decay state".split()
+        _arguments(*arguments), grads[0], grads[1:], trace, ["q", "k", "v", "beta", "decay", "state"]
     )
     return dq, dk, dv, dbeta, *((ddecay, None) if log_decay is not None else (None, ddecay)), dstate, None

@@ -22,5 +22,5 @@ def forward(*arguments):
 
 
 def backward(grads, trace, needs, *arguments):
-    wanted = "q k v a b decay state".split()
+    wanted = ["q", "k", "v", "a", "b", "decay", "state"]
     return *_matrix.backward(_arguments(*arguments), grads[0], grads[1:], trace, wanted), None

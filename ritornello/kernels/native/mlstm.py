@@ -1,4 +1,4 @@
-"""xLSTM's matrix memory: its gates and normaliser by a kernel of their own, then linear attention with a scalar decay."""
+"""xLSTM's matrix memory: its gates and normaliser by their own kernel, then linear attention with a scalar decay."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def forward(q, k, v, i, f, C, n, m, cu_seqlens, scale, eps, save):
 def backward(grads, trace, needs, q, k, v, i, f, C, n, m, cu_seqlens, scale, eps):
     rows, gates = _split(trace, q, v, C, cu_seqlens)
     x = _arguments(q, k, v, C, cu_seqlens, scale, gates)
-    wanted = "q k v gain decay state n".split()
+    wanted = ["q", "k", "v", "gain", "decay", "state", "n"]
     dq, dk, dv, di, dlog_f, dC, dn = _matrix.backward(x, grads[0], grads[1:3], rows, wanted, slope=gates[3], n=n)
     assert dlog_f is not None
     return dq, dk, dv, di, dlog_f.mul_(torch.sigmoid(-f)), dC, dn, None, None

@@ -233,5 +233,5 @@ RIT_ENTRY(matrix_forward)(const struct matrix_forward *f) {
     job.tiles = rit_divide_up(f->x.values, job.width * RIT_LANES);
     const int64_t items = f->x.sequences * f->x.value_heads * job.tiles;
     const int64_t times = f->x.starts ? f->x.steps : f->x.steps * f->x.sequences;
-    rit_parallel_sized(items, times * f->x.value_heads * f->x.keys * f->x.values * 4, body, &job);
+    rit_parallel_sized(items, times * f->x.value_heads * f->x.keys * f->x.values, body, &job);
 }
