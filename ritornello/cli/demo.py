@@ -29,15 +29,17 @@ NAME = "demo"
 HELP = "Train a small hybrid on the standard library's source code for two minutes, compare, stream, and go on."
 EXAMPLES = "  ritornello demo --minutes 10 --out demo\n"
 
-# The recipe. What was tried, and what it brought, is in docs/decisions.
+# The recipe. At equal processor time what trains fastest wins: after 50 s on one core (B 8, T 256, the same schedule) an
+# LSTM and a Gated DeltaNet in turn stood at 3.09 bits per byte, two LSTMs at 3.03, three Gated DeltaNets of that size and
+# an attention of window 128 at 3.53, and at 3.76 with batches half as large.
 MINUTES = 2.0
 HELDOUT = 0.025
 LEAVE_OUT = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
 MODEL = ModelConfig(
     vocab_size=ByteTokenizer.vocab_size,
     width=256,
-    depth=4,
-    pattern=["gated_delta_net", "gated_delta_net", "gated_delta_net", ("attention", {"window": 128})],
+    depth=2,
+    pattern=["lstm", ("gated_delta_net", {"heads": 4, "key_size": 32, "value_size": 64})],
 )
 TRAINING = {
     "batch": 8,

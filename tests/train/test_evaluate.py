@@ -18,7 +18,9 @@ def test_it_is_the_mean_of_the_negative_log_probabilities(layer, monkeypatch):
     monkeypatch.setattr(evaluation, "ROWS", 3)
     monkeypatch.setattr(evaluation, "WINDOW", 8)
     torch.manual_seed(0)
-    documents = [Document(str(n), torch.randint(1, 256, (n,)).to(torch.uint8).numpy().tobytes()) for n in (5, 30, 1, 8, 17)]
+    documents = [
+        Document(str(n), torch.randint(1, 256, (n,)).to(torch.uint8).numpy().tobytes()) for n in (5, 30, 1, 8, 17)
+    ]
     model = LanguageModel(ModelConfig(vocab_size=256, width=16, pattern=layer, depth=1, init_std=0.5)).train()
     bits = 0.0
     with torch.no_grad():
