@@ -90,7 +90,7 @@ class Trainer:
             betas=(0.9, settings.beta2),
             fused=settings.strategy == "ddp",  # one pass over the weights; not for sharded ones
         )
-        self.wrapped_optimizer = self.fabric.setup_optimizers(self.optimizer)
+        self.wrapped_optimizer: Any = self.fabric.setup_optimizers(self.optimizer)
         batches = Streams if settings.carry_state else Packed
         rank, world = self.fabric.global_rank, self.fabric.world_size
         self.batches = batches(data, settings.batch, settings.length, settings.seed, rank, world)
@@ -107,7 +107,7 @@ class Trainer:
         """
         first = self.fabric.global_rank == 0
         log = Log(self.out if first else None, self.step, show=self.show and first, tensorboard=self.tensorboard)
-        score, saved_at = math.nan, time.monotonic()
+        score, evaluated, saved_at = math.nan, -1, time.monotonic()
         with log, _interruptible() as interrupted:
             while (before := self.progress) < 1:
                 values, stop = self._update(interrupted.is_set)
@@ -116,11 +116,11 @@ class Trainer:
                     self.save()
                     raise Interrupted(f"The run was saved at step {self.step}.")
                 if self._due(before):
-                    score = self._evaluate(log)
-                if self._due(before) or (self.alone and time.monotonic() - saved_at > SAVE_SECONDS):
+                    score, evaluated = self._evaluate(log), self.step
+                if evaluated == self.step or (self.alone and time.monotonic() - saved_at > SAVE_SECONDS):
                     self.save()
                     saved_at = time.monotonic()
-            if math.isnan(score) or not self._due(before):
+            if evaluated != self.step:
                 score = self._evaluate(log)
                 self.save()
         if first:

@@ -1,4 +1,4 @@
-"""Batches: every token is read once an epoch, targets follow inputs, and a step's batch depends on nothing but the step."""
+"""Batches: every token is read once an epoch, targets follow inputs, and a batch depends on its step alone."""
 
 from __future__ import annotations
 
