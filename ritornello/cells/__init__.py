@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ritornello.cells.gru import GRUCell
 from ritornello.cells.lstm import LSTMCell
 from ritornello.cells.min_gru import MinGRUCell
+from ritornello.cells.min_lstm import MinLSTMCell
 
-__all__ = ["LSTMCell", "MinGRUCell"]
+__all__ = ["GRUCell", "LSTMCell", "MinGRUCell", "MinLSTMCell"]

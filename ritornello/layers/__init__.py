@@ -9,11 +9,13 @@ from ritornello.layers.delta_net import DeltaNet
 from ritornello.layers.gated_delta_net import GatedDeltaNet
 from ritornello.layers.gated_mlp import GatedMLP
 from ritornello.layers.gla import GLA
+from ritornello.layers.gru import GRU
 from ritornello.layers.hgrn2 import HGRN2
 from ritornello.layers.linear_attention import LinearAttention
 from ritornello.layers.lstm import LSTM
 from ritornello.layers.mamba2 import Mamba2
 from ritornello.layers.min_gru import MinGRU
+from ritornello.layers.min_lstm import MinLSTM
 from ritornello.layers.mlp import MLP
 from ritornello.layers.retention import Retention
 
@@ -23,11 +25,13 @@ for _layer in (
     GatedDeltaNet,
     GatedMLP,
     GLA,
+    GRU,
     HGRN2,
     LinearAttention,
     LSTM,
     Mamba2,
     MinGRU,
+    MinLSTM,
     MLP,
     Retention,
 ):
@@ -35,6 +39,7 @@ for _layer in (
 
 __all__ = [
     "GLA",
+    "GRU",
     "HGRN2",
     "LSTM",
     "MLP",
@@ -49,6 +54,7 @@ __all__ = [
     "LinearAttention",
     "Mamba2",
     "MinGRU",
+    "MinLSTM",
     "Retention",
     "Traits",
     "build",

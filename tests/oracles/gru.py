@@ -19,3 +19,19 @@ def gru(u, weight, bias, h):
     }
     y, h = torch.func.functional_call(layer, parameters, (u.reshape(-1, steps, gates * width), h[None]))
     return y, h[0]
+
+
+VARIANTS = {"plain": {}, "heads": {"heads": 4}}
+
+
+def forward(layer, x):
+    """The layer's own weights in torch.nn.GRU."""
+    cell, width = layer.cell, layer.width
+    theirs = torch.nn.GRU(width, width, batch_first=True).to(x.dtype)
+    matrices = {
+        "weight_ih_l0": cell.weight_ih,
+        "weight_hh_l0": dense(cell.weight_hh),
+        "bias_ih_l0": cell.bias,
+        "bias_hh_l0": torch.cat([torch.zeros_like(cell.bias[width:]), cell.bias_hn]),
+    }
+    return torch.func.functional_call(theirs, matrices, (x,))[0]
