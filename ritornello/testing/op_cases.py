@@ -179,7 +179,7 @@ def _diagonal_scan(d: Draw, z: Sizes) -> dict[str, Any]:
 
 def _softmax_scan(d: Draw, z: Sizes) -> dict[str, Any]:
     inner, value = (z.D,), (z.D, z.V) if z.vector else (z.D,)
-    found = {"logits": d.normal(z.B, z.T, *inner, gate=True) * 3, "values": d.normal(z.B, z.T, *value)}
+    found: dict[str, Any] = {"logits": d.normal(z.B, z.T, *inner, gate=True) * 3, "values": d.normal(z.B, z.T, *value)}
     if z.decay:
         found["log_decay"] = d.log_decay(z.decay, z.B, z.T, *inner)
     if z.bonus:

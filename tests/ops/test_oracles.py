@@ -1,9 +1,10 @@
-"""The reference backend against an oracle for each op: NumPy in float64, written from the paper; values and derivatives."""
+"""The reference backend against an oracle for each op, NumPy in float64 from the paper: values and derivatives."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def run_oracle(op, arguments):
         return oracle(**given)
     lead = given["v" if "v" in given else "values" if "values" in given else next(iter(given))]
     output, finals = np.zeros_like(lead), []
-    for row, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for row, (start, end) in enumerate(itertools.pairwise(bounds)):
         one = {k: x[:, start:end] if isinstance(x, np.ndarray) and over_time(k) else x for k, x in given.items()} | {
             "state": rows_of(given["state"], row)
         }
@@ -153,7 +154,7 @@ def test_derivatives_are_the_oracle_s(op, name):
 
 def put(arguments, key, place, value):
     old = arguments[key]
-    return arguments | {key: old[:place] + (value,) + old[place + 1 :] if isinstance(old, tuple) else value}
+    return arguments | {key: (*old[:place], value, *old[place + 1 :]) if isinstance(old, tuple) else value}
 
 
 def weights(op, index, shape):

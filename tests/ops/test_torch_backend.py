@@ -1,4 +1,4 @@
-"""What only the torch backend does: windows, blocks of several levels, long sequences, and memory that is linear in T."""
+"""What only the torch backend does: windows, blocks of several levels, long sequences, slow and zero decays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from ritornello import ops
 from ritornello.kernels.registry import backend
 from ritornello.kernels.torch import _scan
-from ritornello.testing.op_cases import cases, op_names
+from ritornello.testing.op_cases import case, cases, op_names
 from ritornello.testing.op_check import check_op
 
 WINDOWED = [op for op in op_names() if op not in ("diagonal_scan", "causal_conv")]
@@ -85,3 +85,18 @@ def test_gradient_at_an_exact_zero_of_the_decay():
         found.append(d.grad)
     assert found[0][0, 5].abs() > 0.1
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("op", op_names())
+def test_packing_of_no_sequence_and_of_int32(op):
+    """`cu_seqlens` of [0] holds no sequence: zeros come out; and it may be of 32 bits."""
+    arguments = case(op, "packed").arguments
+    with backend("torch"):
+        want, _ = getattr(ops, op)(**arguments)
+        got, _ = getattr(ops, op)(**(arguments | {"cu_seqlens": arguments["cu_seqlens"].int()}))
+        nothing, _ = getattr(ops, op)(
+            **{k: v for k, v in arguments.items() if k != "state"} | {"cu_seqlens": torch.tensor([0])}
+        )
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+    assert nothing.shape == want.shape
+    assert not nothing.any()

@@ -1,4 +1,4 @@
-"""h_t = (Π_{s≤t} a_s) h_0 + Σ_{s≤t} (Π_{s<r≤t} a_r) b_s: the sum that solves the recurrence (Martin and Cundy 2018, eq. 4)."""
+"""h_t = (Π_{s≤t} a_s) h_0 + Σ_{s≤t} (Π_{s<r≤t} a_r) b_s, the sum that solves the recurrence (arXiv:1709.04057)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Linear attention as attention: o_t = scale · Σ_{s≤t} (q_tᵀ diag(Π_{s<r≤t} d_r) k_s) v_s (arXiv:2312.06635, eq. 3 unrolled).
+"""Linear attention as attention: o_t = scale · Σ_{s≤t} (q_tᵀ diag(Π_{s<r≤t} d_r) k_s) v_s.
+
+Yang et al. 2023, arXiv:2312.06635, eq. 3, unrolled.
 
 With a bonus the sum runs over s < t with decays up to t − 1, and the present comes in as q_tᵀ diag(u) k_t v_t
 (RWKV-5/6, arXiv:2404.05892, eq. 16). A state is one more past term.
@@ -14,7 +16,7 @@ from tests.oracles.numpy_parts import rms_norm, rows, weights
 
 
 def oracle(q, k, v, state, scale, log_decay=None, decay=None, bonus=None):
-    batch, steps, heads, value = v.shape
+    batch, steps, heads, _ = v.shape
     group = heads // q.shape[2]
     d = decay if decay is not None else np.ones((batch, steps, heads)) if log_decay is None else np.exp(log_decay)
     d = np.broadcast_to(d if d.ndim == 4 else d[..., None], (batch, steps, heads, q.shape[3]))

@@ -1,6 +1,6 @@
 """The mLSTM without a stabiliser: C = σ(f) C + eⁱ k vᵀ, n likewise, o = Cᵀq / max(|nᵀq|, 1), q scaled.
 
-Beck et al. 2024, arXiv:2405.04517, eq. 19-27. A state (C, n, m) stands for (C eᵐ, n eᵐ), which is also what is returned.
+Beck et al. 2024, arXiv:2405.04517, eq. 19-27. A state (C, n, m) stands for (C eᵐ, n eᵐ), which is also what comes back.
 The library adds eps to the normaliser after dividing by e^{m_t}, m_t the largest exponent so far: here eps · e^{m_t}.
 """
 

@@ -1,7 +1,7 @@
 """A softmax average over the whole past, computed anew at each time (Feng et al. 2024, arXiv:2405.13956, eq. 1).
 
-With log decays, the logit of s at time t is logit_s + Σ_{s<r≤t} log d_r; with a bonus b (RWKV-4, arXiv:2305.13048, eq. 16)
-the past is seen with decays up to t − 1 and the present with logit_t + b. A state is one more past term of logit m.
+With log decays, the logit of s at time t is logit_s + Σ_{s<r≤t} log d_r. With a bonus b (RWKV-4, arXiv:2305.13048, eq.
+16) the past is seen with decays up to t − 1 and the present with logit_t + b. A state is one more past term of logit m.
 """
 
 from __future__ import annotations

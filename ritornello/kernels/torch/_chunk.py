@@ -7,7 +7,16 @@ from torch.nn.functional import pad
 
 from ritornello.typing import Tensor
 
-__all__ = ["Decays", "UnitLowerInverse", "carry", "chunked", "expand_heads", "scalar_decays", "unchunked", "vector_decays"]
+__all__ = [
+    "Decays",
+    "UnitLowerInverse",
+    "carry",
+    "chunked",
+    "expand_heads",
+    "scalar_decays",
+    "unchunked",
+    "vector_decays",
+]
 
 
 def expand_heads(x: Tensor, heads: int) -> Tensor:
@@ -83,7 +92,7 @@ def scalar_decays(log_decay: Tensor | None, decay: Tensor | None, like: Tensor) 
 
 
 class _Differences(torch.autograd.Function):
-    """exp(total_i − total_j) for j ≤ i, 0 above. One of its own, as half of the passes over (..., C, C) can be in place."""
+    """exp(total_i − total_j) for j ≤ i, 0 above; written out: half of its passes over (..., C, C) are in place."""
 
     @staticmethod
     def forward(ctx, total, dtype):
@@ -137,8 +146,31 @@ def carry(transition: Tensor, added: Tensor, state: Tensor, matrix: bool) -> tup
 
     M is a `matrix` (chunks, rows, K, K), or a factor for each row of S, (chunks, rows, 1 or K, 1).
     """
-    before = []
-    for m, n in zip(transition.unbind(0), added.unbind(0), strict=True):
-        before.append(state)
-        state = torch.baddbmm(n, m, state) if matrix else torch.addcmul(n, m, state)
-    return torch.stack(before), state
+    states = _Carry.apply(transition, added, state, matrix)
+    return states[:-1], states[-1].clone()  # a view would keep all states alive
+
+
+class _Carry(torch.autograd.Function):
+    """All states of `carry`. Its gradient is the same loop the other way, with one product of all chunks at the end."""
+
+    @staticmethod
+    def forward(ctx, transition, added, state, matrix):
+        states = added.new_empty(added.shape[0] + 1, *added.shape[1:])
+        states[0] = state
+        each = states.unbind(0)
+        for m, n, old, new in zip(transition.unbind(0), added.unbind(0), each, each[1:], strict=False):
+            torch.baddbmm(n, m, old, out=new) if matrix else torch.addcmul(n, m, old, out=new)
+        ctx.save_for_backward(transition, states)
+        ctx.matrix = matrix
+        return states
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[override]
+        transition, states = ctx.saved_tensors
+        total = grad.clone(memory_format=torch.contiguous_format)
+        each = total.unbind(0)
+        backward = transition.mT if ctx.matrix else transition
+        for m, old, new in zip(reversed(backward.unbind(0)), reversed(each[:-1]), reversed(each), strict=False):
+            old.baddbmm_(m, new) if ctx.matrix else old.addcmul_(m, new)
+        by_transition = total[1:] @ states[:-1].mT if ctx.matrix else (total[1:] * states[:-1]).sum(-1, keepdim=True)
+        return by_transition.sum_to_size(transition.shape), total[1:], total[0], None

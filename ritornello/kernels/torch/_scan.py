@@ -19,8 +19,7 @@ LONGEST = 64  # steps of a loop
 
 
 def blocked_scan(a: Tensor, b: Tensor, state: Tensor, reverse: bool = False) -> Tensor:
-    """h at all times, from `state` before the first step (after the last, where `reverse`). a, b: (B, T, D); state: (B, D)."""
-    batch, steps, width = b.shape
+    """h at all times, from the state before the first step, or, in `reverse`, after the last. a, b: (B, T, D)."""
     h = torch.empty_like(b, memory_format=torch.contiguous_format)
     _scan(a, b, state, h, reverse)
     return h
@@ -35,13 +34,13 @@ def _scan(a: Tensor, b: Tensor, state: Tensor, h: Tensor, reverse: bool) -> None
     cut = steps // size * size
     # The steps that fill no block come first or last, whichever the scan reaches last.
     body, rest = (slice(steps - cut, steps), slice(0, steps - cut)) if reverse else (slice(0, cut), slice(cut, steps))
-    blocks = [x[:, body].unflatten(1, (-1, size)) for x in (a, b, h)]
-    product, added = _summaries(*blocks[:2], reverse)
+    a_blocks, b_blocks, h_blocks = (x[:, body].unflatten(1, (-1, size)) for x in (a, b, h))
+    product, added = _summaries(a_blocks, b_blocks, reverse)
     after = torch.empty_like(added)
     _scan(product, added, state, after, reverse)
     first = state.unsqueeze(1)
     before = torch.cat([after[:, 1:], first] if reverse else [first, after[:, :-1]], 1)
-    _loop(*blocks[:2], before, blocks[2], 2, reverse)
+    _loop(a_blocks, b_blocks, before, h_blocks, 2, reverse)
     if rest.stop > rest.start:
         _loop(a[:, rest], b[:, rest], after[:, 0 if reverse else -1], h[:, rest], 1, reverse)
 
@@ -52,7 +51,8 @@ def _ordered(x: Tensor, dim: int, reverse: bool) -> list[Tensor]:
 
 
 def _loop(a: Tensor, b: Tensor, state: Tensor, h: Tensor, dim: int, reverse: bool) -> None:
-    for now_a, now_b, now in zip(*(_ordered(x, dim, reverse) for x in (a, b, h)), strict=True):
+    steps = zip(_ordered(a, dim, reverse), _ordered(b, dim, reverse), _ordered(h, dim, reverse), strict=True)
+    for now_a, now_b, now in steps:
         state = torch.addcmul(now_b, now_a, state, out=now)
 
 
@@ -92,4 +92,5 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[override]
-        return scan_gradients(*ctx.saved_tensors, grad, None)
+        a, h, state = ctx.saved_tensors
+        return scan_gradients(a, h, state, grad, None)

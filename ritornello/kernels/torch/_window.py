@@ -1,9 +1,10 @@
 """One driver for all kernels that are a differentiable function over a window of time.
 
-A kernel gives the recurrence over one window, tensors in and ``(output, *state)`` out. The forward pass runs window after
-window and carries the state; the backward pass goes through them in reverse, and recomputes each from the state at its
-start: memory is that of one window, and of one state for each window. Packed sequences are sorted by length into a few
-padded batches (a power of two of steps each, so less than half is padding); the padding leaves the state as it is.
+A kernel gives the recurrence over one window, tensors in and ``(output, *state)`` out. The forward pass runs window
+after window and carries the state; the backward pass goes through them in reverse, and recomputes each from the state
+at its start: memory is that of one window, and of one state for each window. Packed sequences are sorted by length into
+a few padded batches (lengths within a factor of two, so less than half is padding); the padding leaves the state as it
+is.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def recomputed(
         leaves = [None if t is None else t.detach().requires_grad_(n) for t, n in zip(tensors, needs, strict=True)]
         results = function(*leaves)
     ends = [(r, g) for r, g in zip(results, grads, strict=False) if g is not None and r.requires_grad]
-    wanted = [leaf for leaf, n in zip(leaves, needs, strict=True) if n]
+    wanted = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
     if not ends or not wanted:
         return [None] * len(tensors)
     found = iter(torch.autograd.grad([r for r, _ in ends], wanted, [g for _, g in ends], allow_unused=True))
@@ -47,8 +48,8 @@ class Windowed:
     """A kernel made of a function over one window.
 
     Args:
-        window: ``(*tensors, *attributes) -> (output, *state)``, differentiable, at least one time step; the tensors in the
-            order of the op's schema, without `cu_seqlens`.
+        window: ``(*tensors, *attributes) -> (output, *state)``, differentiable, at least one time step; the tensors in
+            the order of the op's schema, without `cu_seqlens`.
         roles: a letter for each of these tensors: ``t`` lies over time, ``p`` is a parameter, ``s`` is state.
         identity: for each ``t`` in order, the value that leaves the state as it is.
         steps: ``(*tensors) -> int``, the length of a window.
@@ -75,7 +76,9 @@ class Windowed:
                 whole[rows] = part
         if output is None:  # all sequences are empty; what the window returns tells the shape
             step = [t[:, :1] if r == "t" and t is not None else t for t, r in zip(tensors, self.roles, strict=True)]
-            o = self.window(*[s[:1] if r == "s" else s for s, r in zip(step, self.roles, strict=True)], *attributes)[0]
+            for place in self._places("s"):
+                step[place] = tensors[place].new_zeros(1, *tensors[place].shape[1:])
+            o = self.window(*step, *attributes)[0]
             output = o.new_zeros(1, tensors[0].shape[1], *o.shape[2:])
         return (output, *last), None
 
@@ -84,11 +87,11 @@ class Windowed:
         packed, needs = needs[len(self.roles) :], needs[: len(self.roles)]
         if cu_seqlens is None:
             return self._gradients(grads, needs, tensors, attributes) + [None] * len(packed)
-        found = [torch.zeros_like(t) if n else None for t, n in zip(tensors, needs, strict=True)]
+        found: list[Tensor | None] = [torch.zeros_like(t) if n else None for t, n in zip(tensors, needs, strict=True)]
         states = self._places("s")
         for place, grad in zip(states, grads[1:], strict=True):
-            if found[place] is not None and grad is not None:
-                found[place].copy_(grad)  # of empty sequences; the others are written below
+            if needs[place] and grad is not None:
+                found[place] = grad.clone()  # of empty sequences; the others are written below
         for rows, index, valid in _buckets(cu_seqlens):
             mine = [None if grads[0] is None else _masked(grads[0][0, index], valid, 0.0)]
             mine += [None if g is None else g[rows] for g in grads[1:]]
@@ -162,10 +165,10 @@ class Windowed:
         """The tensors of the sequences `rows`, padded with what leaves the state as it is."""
         fills, found = iter(self.identity), []
         for t, role in zip(tensors, self.roles, strict=True):
-            fill = next(fills) if role == "t" else None
-            if role == "t" and t is not None:
-                t = _masked(t[0, index], valid, fill)
-            found.append(t[rows] if role == "s" else t)
+            fill = next(fills) if role == "t" else 0.0
+            if t is not None and role != "p":
+                t = _masked(t[0, index], valid, fill) if role == "t" else t[rows]
+            found.append(t)
         return found
 
     def _split(self, arguments):
@@ -179,12 +182,12 @@ class Windowed:
         return [tensors[place] for place in self._places(role)]
 
 
-def _masked(x: Tensor, valid: Tensor, fill: float | None) -> Tensor:
+def _masked(x: Tensor, valid: Tensor, fill: float) -> Tensor:
     return x.masked_fill(~valid.reshape(valid.shape + (1,) * (x.dim() - valid.dim())), fill)
 
 
 def _buckets(cu_seqlens: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Sequences of similar length: their rows (n,), the times of their steps (n, L), and which steps are not padding."""
+    """Sequences of similar length: their rows (n,), the times of their steps (n, L), and which are not padding."""
     starts, lengths = cu_seqlens[:-1], cu_seqlens.diff()
     kinds = lengths.double().log2().ceil()
     for kind in sorted({k for k in kinds.tolist() if k >= 0}):

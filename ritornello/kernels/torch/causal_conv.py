@@ -32,7 +32,7 @@ def _conv(x, weight, bias, state, cu_seqlens, activation):
 
 
 def _interleaved(x: Tensor, before: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The sequences in one row, each after its window; where the output of each token is found; and the last windows."""
+    """The sequences in one row, each after its window; where each token's output is found; and the last windows."""
     rows, window, width = before.shape
     index = torch.arange(rows, device=x.device)
     used = int(cu_seqlens[-1])
@@ -51,7 +51,7 @@ def forward(x, weight, bias, state, cu_seqlens, activation, save):
 
 
 def backward(grads, trace, needs, x, weight, bias, state, cu_seqlens, activation):
-    found = recomputed(
-        lambda *tensors: _conv(*tensors, cu_seqlens, activation), (x, weight, bias, state), needs[:4], grads
-    )
-    return [*found, None]
+    def run(x, weight, bias, state):
+        return _conv(x, weight, bias, state, cu_seqlens, activation)
+
+    return [*recomputed(run, (x, weight, bias, state), needs[:4], grads), None]

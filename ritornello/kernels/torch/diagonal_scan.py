@@ -54,7 +54,7 @@ def _bounds(cu_seqlens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _separated(a, b, state, starts, some) -> tuple[Tensor, Tensor]:
-    """a and b of one scan over all sequences: h before each start is multiplied by zero, and its own state comes in by b."""
+    """a and b of one scan over all sequences: a is zero at each start, and the state comes in by b."""
     first = a[0, starts]
     return a.index_fill(1, starts, 0), b.index_add(1, starts, (first * state[some]).unsqueeze(0))
 

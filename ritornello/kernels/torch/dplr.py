@@ -2,7 +2,7 @@
 
 In a chunk that starts from S₀, r_i = S_{i−1}ᵀ a_i solves a unit triangular system,
 r_i = Σ_{j<i} (a_i · P_{i−1,j} ⊙ b_j) r_j + Σ_{j<i} (a_i · P_{i−1,j} ⊙ k_j) v_j + S₀ᵀ (P_{i−1} ⊙ a_i),
-and S_i = diag(P_i) S₀ + Σ_{j≤i} (P_ij ⊙ b_j) r_jᵀ + (P_ij ⊙ k_j) v_jᵀ, P_ij being the product of the decays over j < s ≤ i.
+and S_i = diag(P_i) S₀ + Σ_{j≤i} (P_ij ⊙ b_j) r_jᵀ + (P_ij ⊙ k_j) v_jᵀ, with P_ij the decays' product over j < s ≤ i.
 
 Peng et al. 2025, arXiv:2503.14456; Yang et al. 2024, arXiv:2406.06484, section 3.2 for the triangular form.
 """
@@ -11,7 +11,15 @@ from __future__ import annotations
 
 import torch
 
-from ritornello.kernels.torch._chunk import Decays, UnitLowerInverse, carry, chunked, expand_heads, unchunked, vector_decays
+from ritornello.kernels.torch._chunk import (
+    Decays,
+    UnitLowerInverse,
+    carry,
+    chunked,
+    expand_heads,
+    unchunked,
+    vector_decays,
+)
 from ritornello.kernels.torch._window import Windowed, accumulated
 from ritornello.kernels.torch.linear_attention import VECTOR_CHUNK, window_steps
 from ritornello.typing import Tensor

@@ -60,12 +60,12 @@ def _weights(q: Tensor, k: Tensor, decays: Decays) -> Tensor:
 
 
 def _window(q, k, v, log_decay, decay, bonus, state, scale):
-    out, last = attend(*(accumulated(x) for x in (q, k, v)), log_decay, decay, bonus, state, scale)
+    out, last = attend(accumulated(q), accumulated(k), accumulated(v), log_decay, decay, bonus, state, scale)
     return out.to(v.dtype), last
 
 
 def window_steps(k: Tensor, v: Tensor, *gates: Tensor | None) -> int:
-    """Steps of a window: 2048, fewer where the decays of a window, 16 × K for each step and head, would pass 2²³ numbers."""
+    """Steps of a window: 2048, or as many as keep its vector decays, 16 × K a step and head, within 2²³ numbers."""
     if all(g is None or g.dim() == 3 for g in gates):
         return 2048
     fit = 2**23 // (VECTOR_CHUNK * v.shape[0] * v.shape[2] * k.shape[3])

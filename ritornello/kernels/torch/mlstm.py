@@ -1,8 +1,8 @@
 """xLSTM's matrix memory, as linear attention.
 
-The stabiliser has a closed form, m_t = F_t + max(m₀, max_{s≤t} (i_s − F_s)) with F the running sum of log σ(f). Given m, the
-memory is linear attention with log decay log σ(f_t) + m_{t−1} − m_t ≤ 0 and keys e^{i_t − m_t} k_t; the normaliser is one more
-column of values, which are 1.
+The stabiliser has a closed form, m_t = F_t + max(m₀, max_{s≤t} (i_s − F_s)) with F the running sum of log σ(f). With
+it, the memory is linear attention with log decay log σ(f_t) + m_{t−1} − m_t ≤ 0 and keys e^{i_t − m_t} k_t; the
+normaliser is one more column of values, which are 1.
 """
 
 from __future__ import annotations

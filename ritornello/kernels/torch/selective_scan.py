@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ritornello.kernels.torch._scan import Scan
 from ritornello.kernels.torch._window import Windowed, accumulated
 

@@ -1,7 +1,7 @@
 """The running softmax average, as two diagonal scans.
 
-With G the running sum of the log decays, m_t = G_t + max(m₀, max_{s≤t} (logit_s − G_s)) is the largest exponent. Given m,
-u and w follow h ← e^{log d + m_{t−1} − m_t} h + e^{logit_t − m_t} (v_t or 1), whose factors are at most one.
+With G the running sum of the log decays, m_t = G_t + max(m₀, max_{s≤t} (logit_s − G_s)) is the largest exponent. Given
+m, u and w follow h ← e^{log d + m_{t−1} − m_t} h + e^{logit_t − m_t} (v_t or 1), whose factors are at most one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ def _window(logits, values, log_decay, bonus, m, numerator, denominator):
     keep = (fall if log_decay is None else fall + log_decay).exp()
     add = (logits - anchor.to(logits.dtype)).exp()
 
-    spread = (lambda x: x.unsqueeze(-1)) if vector else (lambda x: x.unsqueeze(-1))
     columns = accumulated(values) if vector else accumulated(values).unsqueeze(-1)
     state = torch.cat([numerator if vector else numerator.unsqueeze(-1), denominator.unsqueeze(-1)], -1)
-    added = torch.cat([spread(add) * columns, spread(add)], -1)
-    a = spread(keep).expand(added.shape)
+    added = torch.cat([add.unsqueeze(-1) * columns, add.unsqueeze(-1)], -1)
+    a = keep.unsqueeze(-1).expand(added.shape)
     h = Scan.apply(a.flatten(2), added.flatten(2), state.flatten(1)).reshape(added.shape)
 
     read = h
