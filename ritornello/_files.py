@@ -11,7 +11,8 @@ __all__ = ["replace"]
 
 
 def replace(path: str | Path, write: Callable[[str], None]) -> None:
-    """Write a file beside `path` with ``write(temporary name)``, force it to the disk, and put it in the place of `path`.
+    """Write a file beside `path` with ``write(temporary name)``, force it to the disk, and put it in the place of
+    `path`.
 
     Whatever fails on the way — a full disk, a kill — leaves the old file as it was.
     """

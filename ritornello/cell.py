@@ -63,8 +63,8 @@ class Cell(nn.Module):
 class AffineCell(Cell):
     """A recurrence whose step is affine in the state (or another associative map): it is written as a Transition.
 
-    `transition(u)`, and where the state is not itself the output `query(u)` and `finish(u, o)`, are all that must be written;
-    `step` and the initial state follow.
+    `transition(u)`, and where the state is not itself the output `query(u)` and `finish(u, o)`, are all that must be
+    written; `step` and the initial state follow.
 
         class Leaky(rt.AffineCell):
             def transition(self, u):

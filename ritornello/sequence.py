@@ -7,6 +7,7 @@ A mask is brought to the packed form by a stable sort (shapes stay static), and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,12 +47,12 @@ class Sequence:
             )
         if x.shape[0] != 1:
             raise InputError(
-                f"`cu_seqlens` was given with a batch of {x.shape[0]}; packed sequences lie along time in a batch of 1. "
-                "Reshape the input to (1, total, ...), or use a mask."
+                f"`cu_seqlens` was given with a batch of {x.shape[0]}; packed sequences lie along time in a "
+                "batch of 1. Reshape the input to (1, total, ...), or use a mask."
             )
         if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
             ends = cu_seqlens.tolist()
-            if ends[0] != 0 or ends[-1] > x.shape[1] or any(a > b for a, b in zip(ends, ends[1:], strict=False)):
+            if ends[0] != 0 or ends[-1] > x.shape[1] or any(a > b for a, b in pairwise(ends)):
                 raise InputError(
                     f"`cu_seqlens` is {ends[:8]}{'...' if len(ends) > 8 else ''}; wanted 0 first, then never "
                     f"decreasing, and at most the {x.shape[1]} time steps there are."
@@ -231,9 +232,10 @@ class Masked:
         return Masked(Sequence(mask.shape[0], flat.shape[0], ends, longest=mask.shape[1]), order, mask)
 
     def pack(self, x: Tensor) -> Tensor:
-        """(B, T, ...) → (1, B·T, ...); what is skipped lies beyond the end as zeros, so that no NaN of it is ever read."""
+        """(B, T, ...) → (1, B·T, ...); what is skipped lies beyond the end as zeros, so that no NaN of it is ever
+        read."""
         packed = x.flatten(0, 1)[self.order]
-        used = torch.arange(self.sequence.length, device=x.device) < self.sequence.cu_seqlens[-1]
+        used = torch.arange(self.sequence.length, device=x.device) < self.sequence.cu_seqlens[-1]  # type: ignore[index]
         return torch.where(used.view(-1, *(1,) * (packed.dim() - 1)), packed, 0).unsqueeze(0)
 
     def unpack(self, y: Tensor) -> Tensor:

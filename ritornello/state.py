@@ -1,7 +1,7 @@
 """The state of a recurrence as a value: what a layer has read so far, to be saved, forked, moved and handed on.
 
-A `State` is frozen and is never mutated by the library unless its owner gives it away (``donate=True``). It is a pytree,
-so ``torch.func``, ``torch.compile`` and ``torch.utils.checkpoint`` see its tensors.
+A `State` is frozen and is never mutated by the library unless its owner gives it away (``donate=True``). It is a
+pytree, so ``torch.func``, ``torch.compile`` and ``torch.utils.checkpoint`` see its tensors.
 
     y, state = layer(x)
     y2, state2 = layer(x2, state)             # goes on where x ended
@@ -95,7 +95,7 @@ pytree.register_pytree_node(
     _flatten,
     _unflatten,
     serialized_type_name="ritornello.State",
-    flatten_with_keys_fn=lambda s: ([(pytree.MappingKey(n), v) for n, v in s.leaves.items()], _flatten(s)[1]),
+    flatten_with_keys_fn=lambda s: ([(pytree.MappingKey(n), v) for n, v in s.leaves.items()], _flatten(s)[1]),  # type: ignore[arg-type]
 )
 
 
@@ -106,13 +106,14 @@ def map_tensors(function: Callable[..., Tensor], state: State, *others: State) -
     """A state of the same make whose tensors are `function` of those of `state` (and of `others`, leaf by leaf)."""
     leaves = {}
     for name, leaf in state.leaves.items():
-        theirs = [other.leaves[name] for other in others]
+        theirs: list[Any] = [other.leaves[name] for other in others]
         leaves[name] = map_tensors(function, leaf, *theirs) if isinstance(leaf, State) else function(leaf, *theirs)
     return replace(state, leaves=leaves)
 
 
 def fork(state: State, n: int = 1) -> State:
-    """An independent copy in which every row stands `n` times, its copies side by side (row b becomes b·n … b·n + n − 1)."""
+    """An independent copy in which every row stands `n` times, its copies side by side (row b becomes b·n … b·n + n −
+    1)."""
     if n < 1:
         raise StateError(f"`n` of fork is {n}; wanted 1 or more copies of every row.")
     return map_tensors(lambda t: t.repeat_interleave(n, 0) if n > 1 else t.clone(), state)

@@ -18,15 +18,15 @@ __all__ = ["LSTMCell"]
 class LSTMCell(Cell):
     """i, f, o = σ(·), g = tanh(·) of W x_t + R h_{t−1} + b;  c_t = f ⊙ c_{t−1} + i ⊙ g;  h_t = o ⊙ tanh c_t.
 
-    The rows of `weight_ih`, `weight_hh` and `bias` stand in the order i, f, g, o of ``torch.nn.LSTM``, whose two biases are one
-    here: their sum.
+    The rows of `weight_ih`, `weight_hh` and `bias` stand in the order i, f, g, o of ``torch.nn.LSTM``, whose two biases
+    are one here: their sum.
 
     Args:
         input_size, hidden_size: of x (B, T, input_size) and h (B, T, hidden_size).
         heads: the recurrent matrix is block-diagonal with as many blocks; 1: dense.
 
-    Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000; heads as in FlashRNN, Pöppel et al.
-    2024, arXiv:2412.07752.
+    Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000; heads as in FlashRNN, Pöppel et
+    al. 2024, arXiv:2412.07752.
     """
 
     def __init__(self, input_size: int, hidden_size: int, heads: int = 1):

@@ -18,10 +18,11 @@ __all__ = ["Attention"]
 
 
 class Attention(Layer):
-    """o_t = Σ_{s ≤ t} softmax_s(q_t · k_s / √K) v_s over the last `window` steps, queries and keys turned by their position.
+    """o_t = Σ_{s ≤ t} softmax_s(q_t · k_s / √K) v_s over the last `window` steps, queries and keys turned by their
+    position.
 
-    The state is the cache of keys and values: of the last window − 1 steps, or of all of them. Then it grows; given away
-    (``donate=True``) it is written in place and grows by doubling.
+    The state is the cache of keys and values: of the last window − 1 steps, or of all of them. Then it grows; given
+    away (``donate=True``) it is written in place and grows by doubling.
 
     Args:
         width: of x.
@@ -33,8 +34,8 @@ class Attention(Layer):
         bias: whether the projections of q, k, v have one.
         qk_norm: RMSNorm on queries and keys, per head.
 
-    Source: Vaswani et al. 2017, arXiv:1706.03762; Su et al. 2021, arXiv:2104.09864 (rotary positions); Ainslie et al. 2023,
-    arXiv:2305.13245 (grouped heads); Beltagy et al. 2020, arXiv:2004.05150 (window).
+    Source: Vaswani et al. 2017, arXiv:1706.03762; Su et al. 2021, arXiv:2104.09864 (rotary positions); Ainslie et al.
+    2023, arXiv:2305.13245 (grouped heads); Beltagy et al. 2020, arXiv:2004.05150 (window).
     """
 
     kind = "attention"
@@ -97,23 +98,27 @@ class Attention(Layer):
 
     def mix(self, x, state, call: Call):
         if not isinstance(call.method, Auto | Fused):
-            raise BackendError(f"{call.method} cannot run attention, which is no recurrence. These can: Auto(), Fused().")
+            raise BackendError(
+                f"{call.method} cannot run attention, which is no recurrence. These can: Auto(), Fused()."
+            )
         sequence, position = call.sequence, state["position"]
         places = sequence.positions(x.device) + sequence.per_step(position)
         q = self.q_norm(self.q_proj(x).unflatten(-1, (self.heads, self.key_size)))
         k, v = self.kv_proj(x).unflatten(-1, (2 * self.kv_heads, self.key_size)).chunk(2, 2)
         q, k = rotate(q, places, self.rope_base), rotate(self.k_norm(k), places, self.rope_base)
         lengths = sequence.lengths(x.device)
-        rows = sequence.pad((q, k, v))
-        attend_rows = self._over_all if self.window is None else self._over_window
-        o, k, v = attend_rows(*rows, state, lengths, call)
+        q, k, v = sequence.pad((q, k, v))
+        if self.window is None:
+            o, k, v = self._over_all(q, k, v, state, lengths, call)
+        else:
+            o, k, v = self._over_window(q, k, v, state, lengths, self.window)
         y = self.out_proj(sequence.unpad(o).flatten(-2))
         return y, {"k": k, "v": v, "position": position + lengths}
 
-    def _over_window(self, q, k, v, state, lengths, call: Call):
+    def _over_window(self, q, k, v, state, lengths, window: int):
         keys, values = (torch.cat([state[n].to(new.dtype), new], 1) for n, new in (("k", k), ("v", v)))
-        o = attend_window(q, keys, values, state["position"], self.window)
-        old = self.window - 1
+        o = attend_window(q, keys, values, state["position"], window)
+        old = window - 1
         return o, slide_window(keys, lengths, old), slide_window(values, lengths, old)
 
     def _over_all(self, q, k, v, state, lengths, call: Call):

@@ -1,7 +1,7 @@
 """What every layer has in common: its state, masks, packing, direction and method, each handled here once.
 
-A layer says what its state looks like (`leaves`) and how it mixes a sequence (`mix`), for rows of equal length or packed
-ones; the rest follows.
+A layer says what its state looks like (`leaves`) and how it mixes a sequence (`mix`), for rows of equal length or
+packed ones; the rest follows.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ class Call:
 class Layer(nn.Module):
     """What mixes a sequence: x (B, T, width) → y (B, T, width), and a State that continues it.
 
-    A final class sets `kind`, `version` and `traits`, calls ``super().__init__(width)``, fills `self.spec` with the sizes
-    that its state depends on, and writes `leaves` and `mix`.
+    A final class sets `kind`, `version` and `traits`, calls ``super().__init__(width)``, fills `self.spec` with the
+    sizes that its state depends on, and writes `leaves` and `mix`.
     """
 
     kind: ClassVar[str]
@@ -169,8 +169,10 @@ class Layer(nn.Module):
         Args:
             x: (B, T, width).
             state: what an earlier call returned, to continue it; None to start.
-            mask: (B, T) bool. A step that is False is skipped, as if it were not there: its output and gradient are zero.
-            cu_seqlens: (N + 1,) integers, the bounds of N sequences packed along time with B = 1; the state's batch is N.
+            mask: (B, T) bool. A step that is False is skipped, as if it were not there: its output and gradient are
+                zero.
+            cu_seqlens: (N + 1,) integers, the bounds of N sequences packed along time with B = 1; the state's batch is
+                N.
             method: how to run the recurrence, e.g. ``rt.Sequential()``; ``rt.Auto()`` where None.
             donate: the state is given away and may be written in place.
 
@@ -224,7 +226,8 @@ class Layer(nn.Module):
         return y, State(self.kind, self.version, self.spec, leaves)
 
     def initial_state(self, batch: int, like: Tensor | None = None) -> State:
-        """The state before anything was read, for `batch` sequences; `like` tells device and dtype (the weights do where None)."""
+        """The state before anything was read, for `batch` sequences; `like` tells device and dtype (the weights do
+        where None)."""
         if like is None:
             like = next((p for p in self.parameters()), torch.empty(0))
         tensors = {

@@ -13,7 +13,8 @@ _layers: dict[str, type[Layer]] = {}
 
 
 def register(name: str, cls: type[Layer]) -> type[Layer]:
-    """Put a layer of one's own into the catalogue, under the name by which patterns, the command line and tests call it.
+    """Put a layer of one's own into the catalogue, under the name by which patterns, the command line and tests call
+    it.
 
     Raises:
         InputError: not a Layer, or a name that another class has.

@@ -18,8 +18,8 @@ __all__ = ["GatedDeltaNet"]
 
 
 class GatedDeltaNet(Layer):
-    """S ← α_t (I − β_t k_t k_tᵀ) S + β_t k_t v_tᵀ, o_t = Sᵀ q_t / √K; q, k, v through a short convolution, ‖q‖ = ‖k‖ = 1;
-    y = W_o (RMSNorm(o) ⊙ silu(W_g x)).
+    """S ← α_t (I − β_t k_t k_tᵀ) S + β_t k_t v_tᵀ, o_t = Sᵀ q_t / √K; q, k, v through a short convolution, ‖q‖ = ‖k‖ =
+    1; y = W_o (RMSNorm(o) ⊙ silu(W_g x)).
 
     α = exp(−e^{A_log} softplus(W_a x + dt_bias)), β = σ(W_b x), doubled with `negative_eigenvalues`.
 
@@ -32,8 +32,8 @@ class GatedDeltaNet(Layer):
         conv_width: taps of the convolution.
         negative_eigenvalues: β in (0, 2): the transition's eigenvalue along k reaches −1 (state tracking).
 
-    Source: Yang, Kautz, Hatamizadeh 2024, arXiv:2412.06464, eq. 10 and figure 1; sizes and initialisation as in the authors'
-    code; negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537.
+    Source: Yang, Kautz, Hatamizadeh 2024, arXiv:2412.06464, eq. 10 and figure 1; sizes and initialisation as in the
+    authors' code; negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537.
     """
 
     kind = "gated_delta_net"

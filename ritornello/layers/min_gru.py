@@ -11,7 +11,8 @@ __all__ = ["MinGRU"]
 
 
 class MinGRU(Layer):
-    """h_t = (1 − z_t) ⊙ h_{t−1} + z_t ⊙ g(W_h x_t), z_t = σ(W_z x_t); the output is h: the plain cell, without expansion.
+    """h_t = (1 − z_t) ⊙ h_{t−1} + z_t ⊙ g(W_h x_t), z_t = σ(W_z x_t); the output is h: the plain cell, without
+    expansion.
 
     Args:
         width: of x and h.

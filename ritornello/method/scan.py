@@ -12,7 +12,7 @@ from ritornello.errors import InputError
 from ritornello.kernels.registry import record
 from ritornello.method.base import Method, Recurrence
 from ritornello.sequence import Sequence
-from ritornello.transition import MatrixTransition, Selective, Transition, prefixes
+from ritornello.transition import MatrixTransition, Selective, Softmax, Transition, prefixes
 from ritornello.typing import Tensor, Tree
 
 __all__ = ["Scan"]
@@ -73,7 +73,7 @@ class Scan(Method):
 def _by_steps(t: Transition, query: Tree, state: Tree) -> tuple[Tensor, Tree]:
     record(type(t).__name__, "tree")
     wide = t.wide()
-    closed = wide.as_element() if hasattr(wide, "as_element") else wide
+    closed = wide.as_element() if isinstance(wide, Softmax) else wide
     states = prefixes(closed).apply(pytree.tree_map(lambda s: s.unsqueeze(1), state))
     before = states  # only matrix transitions read the state before a step
     return wide.read(query, before, states), pytree.tree_map(lambda s: s[:, -1], states)

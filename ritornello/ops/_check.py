@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import torch
 
 from ritornello.errors import InputError
@@ -83,7 +86,7 @@ class Wide:
     def __init__(self, like: Tensor, shape: tuple[int, ...]):
         self.like, self.shape, self.dtype = like, shape, accumulation_dtype(like.dtype)
 
-    def __call__(self, tensor: Tensor | None) -> Tensor | None:
+    def __call__(self, tensor: Any) -> Any:
         return tensor if tensor is None or tensor.dtype == self.dtype else tensor.to(self.dtype)
 
     def state(self, tensor: Tensor | None) -> Tensor:
@@ -105,7 +108,7 @@ def flow_batch(op: str, cu_seqlens: Tensor | None, sizes: dict[str, int]) -> int
         )
     if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
         ends = cu_seqlens.tolist() if type(cu_seqlens) is Tensor else [0]
-        if ends[0] != 0 or ends[-1] > sizes["T"] or any(a > b for a, b in zip(ends, ends[1:], strict=False)):
+        if ends[0] != 0 or ends[-1] > sizes["T"] or any(a > b for a, b in pairwise(ends)):
             raise InputError(
                 f"`cu_seqlens` of {op} is {ends[:8]}{'...' if len(ends) > 8 else ''}; wanted 0 first, then never "
                 f"decreasing, and at most the {sizes['T']} time steps there are."

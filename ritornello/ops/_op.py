@@ -71,7 +71,7 @@ class Op:
         self._call = getattr(torch.ops.ritornello, name).default
         self._call_backward = getattr(torch.ops.ritornello, backward).default
 
-    def __call__(self, *arguments: Any) -> tuple[Tensor, ...]:
+    def __call__(self, *arguments: Any) -> Any:
         """Run the op on tensors and attributes in the order of the schema: the output, then the final state."""
         save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments[: self.arity])
         if torch.compiler.is_compiling():  # which cannot look into the choice: it is left to the operator
@@ -97,8 +97,8 @@ class Op:
         with torch.autocast(lead.device.type, enabled=False):
             return kernel.forward(*arguments, save)
 
-    def _forward(self, *arguments: Any) -> tuple[Tensor, ...]:
-        *arguments, backend, save = arguments
+    def _forward(self, *given: Any) -> tuple[Tensor, ...]:
+        *arguments, backend, save = given
         outputs, trace = self._run(backend, arguments, save)
         # The fake kernel promises contiguous outputs.
         return *(o.contiguous() for o in outputs), arguments[0].new_empty(
@@ -151,8 +151,8 @@ class Op:
                 found[place] = grads[index].clone()
         return found
 
-    def _fake_forward(self, *arguments: Any) -> tuple[Tensor, ...]:
-        *arguments, backend, save = arguments
+    def _fake_forward(self, *given: Any) -> tuple[Tensor, ...]:
+        *arguments, backend, save = given
         lead = arguments[0]
         kernel = self._kernel(backend, arguments)
         size = kernel.trace_size(*arguments) if save and hasattr(kernel, "trace_size") else 0
@@ -182,9 +182,9 @@ class Op:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Nobody watches the call — no mode, no transform, no subclass — so the dispatcher need not be asked (several µs)."""
+    """Nobody watches the call: no mode, no transform, no subclass. Then the dispatcher's microseconds are saved."""
     return (
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._functorch.peek_interpreter_stack() is None  # type: ignore[attr-defined]
     )

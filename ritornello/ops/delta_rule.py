@@ -49,8 +49,8 @@ def delta_rule(
     Raises:
         InputError: shapes or dtypes that do not fit, or both forms of the decay.
 
-    Source: Yang et al. 2024, arXiv:2406.06484 (DeltaNet); with a scalar decay arXiv:2412.06464, eq. 10 (Gated DeltaNet);
-    with a vector decay Kimi Team 2025, arXiv:2510.26692 (KDA).
+    Source: Yang et al. 2024, arXiv:2406.06484 (DeltaNet); with a scalar decay arXiv:2412.06464, eq. 10 (Gated
+    DeltaNet); with a vector decay Kimi Team 2025, arXiv:2510.26692 (KDA).
     """
     sizes = _check.shapes(
         "delta_rule", {}, q=(q, "B T H K"), k=(k, "B T H K"), v=(v, "B T Hv V"), beta=(beta, "B T Hv")

@@ -33,7 +33,8 @@ def linear_attention(
     *,
     cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """S_t = diag(d_t) S_{t−1} + k_t v_tᵀ, o_t = scale · S_tᵀ q_t; with a bonus u, o_t = scale · (S_{t−1} + diag(u) k_t v_tᵀ)ᵀ q_t.
+    """S_t = diag(d_t) S_{t−1} + k_t v_tᵀ, o_t = scale · S_tᵀ q_t; with a bonus u, o_t = scale · (S_{t−1} + diag(u) k_t
+    v_tᵀ)ᵀ q_t.
 
     Value head j reads query and key head j // (Hv / H).
 

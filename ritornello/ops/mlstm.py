@@ -35,15 +35,15 @@ def mlstm(
     *,
     cu_seqlens: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """m_t = max(log σ(f_t) + m_{t−1}, i_t); C and n ← e^{log σ(f_t) + m_{t−1} − m_t} (C, n) + e^{i_t − m_t} (k_t v_tᵀ, k_t);
-    o_t = C_tᵀ q / (max(|n_tᵀ q|, e^{−m_t}) + eps), with q = scale · q_t.
+    """m_t = max(log σ(f_t) + m_{t−1}, i_t); C and n ← e^{log σ(f_t) + m_{t−1} − m_t} (C, n) + e^{i_t − m_t} (k_t v_tᵀ,
+    k_t); o_t = C_tᵀ q / (max(|n_tᵀ q|, e^{−m_t}) + eps), with q = scale · q_t.
 
     Args:
         q, k: (B, T, H, K).
         v: (B, T, H, V).
         i, f: the input and forget gates before their activation, (B, T, H).
-        state: (C, n, m) of shapes (B, H, K, V), (B, H, K), (B, H); zeros where None. m is not differentiated, and C and n are
-            defined up to it: compare C·eᵐ and n·eᵐ.
+        state: (C, n, m) of shapes (B, H, K, V), (B, H, K), (B, H); zeros where None. m is not differentiated, and C and
+            n are defined up to it: compare C·eᵐ and n·eᵐ.
         scale: of the query; K**−0.5 where None.
         eps: added to the normaliser.
         cu_seqlens: (N + 1,) integers, the bounds of N sequences packed along time with B = 1; the state's batch is N.
@@ -64,11 +64,8 @@ def mlstm(
     q, k, v = _check.together("mlstm", q, k, v)
     dtype = accumulation_dtype(q.dtype)
     heads, key, value = sizes["H"], sizes["K"], sizes["V"]
-    if state is None:
-        state = tuple(
-            q.new_zeros(s, dtype=dtype) for s in ((batch, heads, key, value), (batch, heads, key), (batch, heads))
-        )
-    C, n, m = state
+    starts = (batch, heads, key, value), (batch, heads, key), (batch, heads)
+    C, n, m = (q.new_zeros(s, dtype=dtype) for s in starts) if state is None else state
     _check.shapes("mlstm", sizes, **{"state C": (C, "N H K V"), "state n": (n, "N H K"), "state m": (m, "N H")})
     scale = key**-0.5 if scale is None else scale
     o, *last = _op(q, k, v, i.to(dtype), f.to(dtype), C.to(dtype), n.to(dtype), m.to(dtype), cu_seqlens, scale, eps)

@@ -43,8 +43,8 @@ def softmax_scan(
         logits: (B, T, \\*S).
         values: (B, T, \\*S) or (B, T, \\*S, V): one logit may weigh a vector.
         log_decay: ≤ 0, (B, T, \\*S); none where None.
-        state: (m, u, w) of shapes (B, \\*S), (B, \\*S[, V]), (B, \\*S); empty (m = −∞) where None. m is not differentiated, and u
-            and w are defined up to it: compare u·eᵐ and w·eᵐ.
+        state: (m, u, w) of shapes (B, \\*S), (B, \\*S[, V]), (B, \\*S); empty (m = −∞) where None. m is not
+            differentiated, and u and w are defined up to it: compare u·eᵐ and w·eᵐ.
         bonus: \\*S, of RWKV-4.
         cu_seqlens: (N + 1,) integers, the bounds of N sequences packed along time with B = 1; the state's batch is N.
 
@@ -54,14 +54,14 @@ def softmax_scan(
     Raises:
         InputError: shapes or dtypes that do not fit.
 
-    Source: Feng et al. 2024, "Attention as an RNN", arXiv:2405.13956, section 3.2; decay and bonus as in RWKV-4, Peng et al.
-    2023, arXiv:2305.13048, eq. 16 and appendix D.
+    Source: Feng et al. 2024, "Attention as an RNN", arXiv:2405.13956, section 3.2; decay and bonus as in RWKV-4, Peng
+    et al. 2023, arXiv:2305.13048, eq. 16 and appendix D.
     """
     inner = logits.shape[2:]
     if logits.dim() < 2 or values.shape[: logits.dim()] != logits.shape or values.dim() > logits.dim() + 1:
         raise InputError(
-            f"`values` of softmax_scan has shape {tuple(values.shape)} beside `logits` {tuple(logits.shape)}; wanted the "
-            "shape of `logits`, or that and one more dimension."
+            f"`values` of softmax_scan has shape {tuple(values.shape)} beside `logits` {tuple(logits.shape)}; wanted "
+            "the shape of `logits`, or that and one more dimension."
         )
     for name, given, wanted in (("log_decay", log_decay, logits.shape), ("bonus", bonus, inner)):
         if given is not None and given.shape != wanted:
@@ -70,15 +70,18 @@ def softmax_scan(
     (values,) = _check.together("softmax_scan", values)
     dtype = accumulation_dtype(values.dtype)
     wanted = (batch, *inner), (batch, *values.shape[2:]), (batch, *inner)
-    if state is None:
-        state = (
-            values.new_full(wanted[0], float("-inf"), dtype=dtype),
-            *(values.new_zeros(s, dtype=dtype) for s in wanted[1:]),
-        )
-    for name, given, shape in zip(("m", "numerator", "denominator"), state, wanted, strict=True):
+    m, u, w = _start(values, wanted, dtype) if state is None else state
+    for name, given, shape in zip(("m", "numerator", "denominator"), (m, u, w), wanted, strict=True):
         if given.shape != shape:
             raise InputError(f"`state` of softmax_scan has {name} {tuple(given.shape)}; wanted {tuple(shape)}.")
     log_decay, bonus = (None if t is None else t.to(dtype) for t in (log_decay, bonus))
     # The kernels find their device and sizes in the first tensor: the logits, in the accumulation dtype.
-    y, *last = _op(logits.to(dtype), values, log_decay, bonus, *(s.to(dtype) for s in state), cu_seqlens)
+    y, *last = _op(logits.to(dtype), values, log_decay, bonus, *(s.to(dtype) for s in (m, u, w)), cu_seqlens)
     return y, tuple(last)
+
+
+def _start(values: Tensor, shapes, dtype):
+    """Nothing read yet: no weight has an exponent."""
+    m, u, w = shapes
+    empty = values.new_full(m, float("-inf"), dtype=dtype)
+    return empty, values.new_zeros(u, dtype=dtype), values.new_zeros(w, dtype=dtype)

@@ -27,8 +27,8 @@ def check_layer(
 
     Args:
         make: returns a new layer, e.g. ``lambda: MyLayer(32)``.
-        reference: ``(layer, x) -> y``, an implementation that is independent of the layer: without one, a wrong equation
-            is not seen, and that contract is left out of the list.
+        reference: ``(layer, x) -> y``, an implementation that is independent of the layer: without one, a wrong
+            equation is not seen, and that contract is left out of the list.
         dtypes: of the weights and inputs.
 
     Raises:

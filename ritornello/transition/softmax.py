@@ -19,10 +19,11 @@ _NOTHING = float("-inf")
 
 @dataclass(frozen=True, eq=False)
 class Softmax(Transition):
-    """(m, u, w) ← (M, e^{g + m − M} u + e^{logit − M} v, e^{g + m − M} w + e^{logit − M} weight), M = max(g + m, logit).
+    """(m, u, w) ← (M, e^{g + m − M} u + e^{logit − M} v, e^{g + m − M} w + e^{logit − M} weight), M = max(g + m,
+    logit).
 
-    Read as u / w: the softmax average of all values so far. logits (B, T, \\*S), values (B, T, \\*S[, V]), g = log_decay ≤ 0;
-    `weight` (1 where None) is what a composition of many values weighs.
+    Read as u / w: the softmax average of all values so far. logits (B, T, \\*S), values (B, T, \\*S[, V]), g =
+    log_decay ≤ 0; `weight` (1 where None) is what a composition of many values weighs.
     """
 
     logits: Tensor
@@ -48,7 +49,7 @@ class Softmax(Transition):
 
     def after(self, earlier: Softmax) -> Softmax:
         before = earlier.as_element()
-        top, u, w = self.apply((before.logits, before.values, before.weight))
+        top, u, w = self.apply((before.logits, before.values, before.weight))  # type: ignore[arg-type]
         zero = torch.zeros_like(self.logits)
         mine, theirs = (zero if g is None else g for g in (self.log_decay, before.log_decay))
         return Softmax(top, u, mine + theirs, w)
@@ -64,7 +65,7 @@ class Softmax(Transition):
         )
 
     def summary(self) -> Softmax:
-        return prefixes(self.wide().as_element()).map(lambda x: x[:, -1])
+        return prefixes(self.wide().as_element()).map(lambda x: x[:, -1])  # type: ignore[return-value]
 
     def start(self) -> tuple[Tensor, Tensor, Tensor]:
         wide = accumulation_dtype(self.values.dtype)

@@ -42,8 +42,8 @@ def token_shift(layer, x):
 
 
 class ChunkLearner(Layer):
-    """A memory W that learns v from k by gradient descent: all gradients of a chunk are taken at its start, and each step
-    reads the memory as the gradients up to it have left it: o_t = q_tᵀ (W − η Σ_{s ≤ t in the chunk} ∇_s)."""
+    """A memory W that learns v from k by gradient descent: all gradients of a chunk are taken at its start, and each
+    step reads the memory as the gradients up to it have left it: o_t = q_tᵀ (W − η Σ_{s ≤ t in the chunk} ∇_s)."""
 
     kind = "toy_chunk_learner"
     traits = Traits(ABOUT, affine=False)

@@ -10,6 +10,7 @@ import torch
 from ritornello import ops
 from ritornello.errors import InputError
 from ritornello.kernels import registry
+from ritornello.kernels.native import _library
 from tests.oracles.elman import elman as elman_oracle
 from tests.oracles.gru import gru as gru_oracle
 from tests.oracles.lstm import lstm as lstm_oracle
@@ -20,7 +21,8 @@ from tests.oracles.slstm import slstm as slstm_oracle
 
 GATES = {"elman": 0, "relu": 0, "lstm": 4, "gru": 3, "gru_bias": 3, "slstm": 4, "para_gru": 3, "para_lstm": 3}
 CELLS = [*GATES, "m2rnn"]
-NATIVE = [c for c in CELLS if (c.split("_bias")[0].replace("relu", "elman"), "native") in registry._kernels]
+OPS = {c: c.split("_bias")[0].replace("relu", "elman") for c in CELLS}
+NATIVE = [c for c in CELLS if _library.missing() is None and (OPS[c], "native") in registry._kernels]
 
 
 def tensors(cell, batch=3, steps=7, heads=2, d=5, dtype=torch.float64, rows=None):

@@ -49,7 +49,8 @@ class Arguments:
     """Whether the checkpoints have one more column, of v = 1: mLSTM's normaliser."""
 
     def __post_init__(self):
-        self.q, self.k, self.v, self.a, self.b = (dense(x) for x in (self.q, self.k, self.v, self.a, self.b))
+        for name in ("q", "k", "v", "a", "b"):
+            setattr(self, name, dense(getattr(self, name)))
         self.decay, self.state = dense(self.decay), self.state.contiguous()
         self.bonus = None if self.bonus is None else self.bonus.contiguous()
         self.starts = starts(self.cu_seqlens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -27,7 +28,7 @@ def loop(
         return (torch.stack(outputs, 1).to(like.dtype), *last), None
     ends = cu_seqlens.tolist()
     pieces, finals = [], []
-    for row, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+    for row, (start, end) in enumerate(pairwise(ends)):
         cut = [None if x is None else x[:, start:end] for x in inputs]
         outputs, last = _run(step, cut, tuple(s[row : row + 1] for s in state))
         pieces += outputs

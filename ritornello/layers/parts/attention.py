@@ -76,8 +76,8 @@ def slide_window(joined: Tensor, lengths: Tensor, old: int) -> Tensor:
 def grow_cache(cache: Tensor, new: Tensor, position: Tensor, valid: Tensor, needed: int, donate: bool) -> Tensor:
     """The cache (N, C, ...) with the valid new steps (N, L, ...) of row n written from `position_n` on.
 
-    With `donate` it is written in place where there is room, and otherwise grows by doubling, so that a stream of single
-    steps costs O(1) copies each.
+    With `donate` it is written in place where there is room, and otherwise grows by doubling, so that a stream of
+    single steps costs O(1) copies each.
     """
     capacity = cache.shape[1]
     if needed > capacity or not donate:

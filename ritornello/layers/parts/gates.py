@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -53,7 +54,7 @@ class StepDecay(nn.Module):
     Kept in float32: the product of thousands of decays underflows bfloat16.
     """
 
-    tags = {"A_log": (NO_WEIGHT_DECAY, KEEP_FLOAT32), "dt_bias": (NO_WEIGHT_DECAY, KEEP_FLOAT32)}
+    tags: ClassVar = {"A_log": (NO_WEIGHT_DECAY, KEEP_FLOAT32), "dt_bias": (NO_WEIGHT_DECAY, KEEP_FLOAT32)}
 
     def __init__(self, heads: int, low: float = 1.0, high: float = 16.0):
         super().__init__()
@@ -74,7 +75,8 @@ class StepDecay(nn.Module):
 
 
 def inverse_softplus_of_steps(size: int, low: float = 1e-3, high: float = 1e-1, floor: float = 1e-4) -> Tensor:
-    """Biases whose softplus is log-uniform in [low, high]: the step sizes at the start, as Mamba's authors draw them."""
+    """Biases whose softplus is log-uniform in [low, high]: the step sizes at the start, as Mamba's authors draw
+    them."""
     step = torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=floor)
     return step + torch.log(-torch.expm1(-step))
 
