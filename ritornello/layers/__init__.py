@@ -13,6 +13,7 @@ from ritornello.layers.gru import GRU
 from ritornello.layers.hgrn2 import HGRN2
 from ritornello.layers.linear_attention import LinearAttention
 from ritornello.layers.lstm import LSTM
+from ritornello.layers.mamba import Mamba
 from ritornello.layers.mamba2 import Mamba2
 from ritornello.layers.min_gru import MinGRU
 from ritornello.layers.min_lstm import MinLSTM
@@ -29,6 +30,7 @@ for _layer in (
     HGRN2,
     LinearAttention,
     LSTM,
+    Mamba,
     Mamba2,
     MinGRU,
     MinLSTM,
@@ -52,6 +54,7 @@ __all__ = [
     "Layer",
     "Leaf",
     "LinearAttention",
+    "Mamba",
     "Mamba2",
     "MinGRU",
     "MinLSTM",
