@@ -6,5 +6,6 @@ from ritornello.cells.gru import GRUCell
 from ritornello.cells.lstm import LSTMCell
 from ritornello.cells.min_gru import MinGRUCell
 from ritornello.cells.min_lstm import MinLSTMCell
+from ritornello.cells.rg_lru import RGLRUCell
 
-__all__ = ["GRUCell", "LSTMCell", "MinGRUCell", "MinLSTMCell"]
+__all__ = ["GRUCell", "LSTMCell", "MinGRUCell", "MinLSTMCell", "RGLRUCell"]

@@ -19,6 +19,7 @@ from ritornello.layers.min_gru import MinGRU
 from ritornello.layers.min_lstm import MinLSTM
 from ritornello.layers.mlp import MLP
 from ritornello.layers.retention import Retention
+from ritornello.layers.rg_lru import RGLRU
 
 for _layer in (
     Attention,
@@ -36,6 +37,7 @@ for _layer in (
     MinLSTM,
     MLP,
     Retention,
+    RGLRU,
 ):
     register(_layer.kind, _layer)
 
@@ -45,6 +47,7 @@ __all__ = [
     "HGRN2",
     "LSTM",
     "MLP",
+    "RGLRU",
     "About",
     "Attention",
     "Call",

@@ -1,8 +1,8 @@
 """Tags on parameters: what the optimiser and mixed precision must know of them.
 
-A module that owns such parameters lists them:
+A module lists those of its parameters, or of its children's:
 
-    tags = {"A_log": (NO_WEIGHT_DECAY, KEEP_FLOAT32)}
+    tags = {"A_log": (NO_WEIGHT_DECAY, KEEP_FLOAT32), "cell.Lambda": (NO_WEIGHT_DECAY,)}
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KEEP_FLOAT32 = "keep_float32"
 def tagged(module: nn.Module, tag: str) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters of `module` and its children that carry `tag`, with their full names."""
     for path, part in module.named_modules():
-        for name, tags in getattr(part, "tags", {}).items():
-            parameter = getattr(part, name, None)
-            if tag in tags and isinstance(parameter, nn.Parameter):
-                yield (f"{path}.{name}" if path else name), parameter
+        if listed := getattr(part, "tags", {}):
+            parameters = dict(part.named_parameters())
+            for name in (n for n, tags in listed.items() if tag in tags and n in parameters):
+                yield (f"{path}.{name}" if path else name), parameters[name]
