@@ -28,7 +28,8 @@ class RGLRUCell(AffineCell):
         heads: the matrices of both gates are block-diagonal with as many blocks; 1: dense.
 
     Source: De et al. 2024, arXiv:2402.19427, section 2.4 and appendix A; first steps, the bound on the square root's
-    slope and the initialisation (a, at r = 1/8, uniform by area in the ring 0.9 … 0.999) as in the authors' recurrentgemma.
+    slope and the initialisation (a, at r = 1/8, uniform by area in the ring 0.9 … 0.999) as in the authors'
+    recurrentgemma.
     """
 
     def __init__(self, size: int, heads: int = 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ritornello.layers.aaren import Aaren
 from ritornello.layers.attention import Attention
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
 from ritornello.layers.catalogue import build, catalogue, find, register
@@ -12,6 +13,7 @@ from ritornello.layers.gla import GLA
 from ritornello.layers.gru import GRU
 from ritornello.layers.hgrn2 import HGRN2
 from ritornello.layers.linear_attention import LinearAttention
+from ritornello.layers.lru import LRU
 from ritornello.layers.lstm import LSTM
 from ritornello.layers.mamba import Mamba
 from ritornello.layers.mamba2 import Mamba2
@@ -22,6 +24,7 @@ from ritornello.layers.retention import Retention
 from ritornello.layers.rg_lru import RGLRU
 
 for _layer in (
+    Aaren,
     Attention,
     DeltaNet,
     GatedDeltaNet,
@@ -30,6 +33,7 @@ for _layer in (
     GRU,
     HGRN2,
     LinearAttention,
+    LRU,
     LSTM,
     Mamba,
     Mamba2,
@@ -45,9 +49,11 @@ __all__ = [
     "GLA",
     "GRU",
     "HGRN2",
+    "LRU",
     "LSTM",
     "MLP",
     "RGLRU",
+    "Aaren",
     "About",
     "Attention",
     "Call",

@@ -64,14 +64,9 @@ class RGLRU(Layer):
         self.conv = ShortConv(size, conv_width, bias=True, activation=None)
         self.cell = RGLRUCell(size, heads)
         self.out_proj = nn.Linear(size, width)
-        for weight, variance in (
-            (self.in_proj.weight, 1 / width),
-            (self.conv.weight, 0.01 / conv_width),
-            (self.out_proj.weight, 1 / size),
-        ):
-            nn.init.normal_(weight, std=variance**0.5)
-        for bias in (self.in_proj.bias, self.conv.bias, self.out_proj.bias):
-            nn.init.zeros_(bias)
+        for part, variance in {"in_proj": 1 / width, "conv": 0.01 / conv_width, "out_proj": 1 / size}.items():
+            nn.init.normal_(self.get_parameter(f"{part}.weight"), std=variance**0.5)
+            nn.init.zeros_(self.get_parameter(f"{part}.bias"))
         self.spec = {"state_size": size, "conv_width": conv_width}
 
     def leaves(self):
