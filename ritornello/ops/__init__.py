@@ -1,4 +1,7 @@
-"""Recurrences as functions on tensors. Each takes an initial state and returns its output and the final state."""
+"""Recurrences as functions on tensors. Each takes an initial state and returns its output and the final state.
+
+Beside them the two functions of single rows that layers spend most of their time in, `rms_norm` and `swiglu`.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from ritornello.ops.m2rnn import m2rnn
 from ritornello.ops.mlstm import mlstm
 from ritornello.ops.para_gru import para_gru
 from ritornello.ops.para_lstm import para_lstm
+from ritornello.ops.rms_norm import rms_norm
 from ritornello.ops.selective_scan import selective_scan
 from ritornello.ops.slstm import slstm
 from ritornello.ops.softmax_scan import softmax_scan
+from ritornello.ops.swiglu import swiglu
 
 __all__ = [
     "causal_conv",
@@ -31,7 +36,9 @@ __all__ = [
     "mlstm",
     "para_gru",
     "para_lstm",
+    "rms_norm",
     "selective_scan",
     "slstm",
     "softmax_scan",
+    "swiglu",
 ]

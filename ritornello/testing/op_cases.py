@@ -5,6 +5,7 @@ A case's numbers are drawn in float64 and rounded to the dtype that is tested, s
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ import torch
 
 from ritornello.typing import Tensor, accumulation_dtype
 
-__all__ = ["OpCase", "case", "cases", "op_names", "over_tensors"]
+__all__ = ["OF_ROWS", "OpCase", "case", "cases", "op_names", "over_tensors"]
+
+OF_ROWS = ("rms_norm", "swiglu")
+"""The ops on single rows: they have no time, no state and no packing."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,18 @@ VECTOR = {
     "packed": {"T": 90, "cu": [0, 0, 17, 18, 18, 83]},
     "packed to the end": {"T": 40, "cu": [0, 33, 40]},
     "nothing packed": {"T": 5, "cu": [0, 0, 0]},
+}
+ROWS = {
+    "plain": {"T": 64},
+    "one step": {"B": 1, "T": 1, "D": 256},
+    "no steps": {"T": 0},
+    "empty batch": {"B": 0},
+    "odd sizes": {"B": 3, "T": 19, "D": 7},
+    "wide": {"B": 1, "T": 70, "D": 131},
+    "heads": {"heads": 3, "D": 16},
+    "views": {"views": True, "D": 40},
+    "views of heads": {"views": True, "heads": 3, "D": 24},
+    "one size": {"D": 1},
 }
 
 
@@ -206,6 +222,28 @@ def _causal_conv(d: Draw, z: Sizes) -> dict[str, Any]:
     return found | {"activation": "silu" if z.silu else None} | z.packing
 
 
+def _rows(d: Draw, z: Sizes) -> list[Tensor]:
+    """Two tensors (B, T, D) or (B, T, H, D): with `views`, the halves of one projection."""
+    inner = (z.heads, z.D) if z.heads else (z.D,)
+    if not z.views:
+        return [d.normal(z.B, z.T, *inner) for _ in range(2)]
+    halves = d.normal(z.B, z.T, 2 * math.prod(inner)).chunk(2, -1)
+    return [half.unflatten(-1, inner) for half in halves]
+
+
+def _rms_norm(d: Draw, z: Sizes) -> dict[str, Any]:
+    x, gate = _rows(d, z)
+    found: dict[str, Any] = {"x": x}
+    found |= {} if z.no_weight else {"weight": d.normal(z.D, gate=not z.half_weight)}
+    found |= {} if z.no_gate else {"gate": gate}
+    return found | ({"eps": z.eps} if z.eps else {})
+
+
+def _swiglu(d: Draw, z: Sizes) -> dict[str, Any]:
+    gate, up = _rows(d, z)
+    return {"gate": gate, "up": up}
+
+
 # Each op: how its arguments are drawn, the sizes it is tried in, and its own variants.
 _SPECS: dict[str, tuple[Callable[[Draw, Sizes], dict[str, Any]], dict[str, dict], dict[str, dict]]] = {
     "linear_attention": (
@@ -290,6 +328,18 @@ _SPECS: dict[str, tuple[Callable[[Draw, Sizes], dict[str, Any]], dict[str, dict]
             "packed silu": {"silu": True, "T": 9, "cu": [0, 1, 1, 3, 8]},
         },
     ),
+    "rms_norm": (
+        _rms_norm,
+        ROWS,
+        {
+            "no gate": {"no_gate": True, "D": 40},
+            "no weight": {"no_weight": True, "T": 40},
+            "alone": {"no_weight": True, "no_gate": True},
+            "weight in the dtype of x": {"half_weight": True},
+            "large eps": {"eps": 0.5},
+        },
+    ),
+    "swiglu": (_swiglu, ROWS, {}),
 }
 
 
@@ -301,7 +351,8 @@ def op_names() -> list[str]:
 def cases(op: str) -> list[str]:
     """The names of the cases of `op`."""
     _, sizes, variants = _SPECS[op]
-    return [*sizes, *variants, "strided", "output alone", "state alone", "one gradient"]
+    losses = [] if op in OF_ROWS else ["output alone", "state alone"]
+    return [*sizes, *variants, "strided", *losses, "one gradient"]
 
 
 def case(op: str, name: str, dtype: torch.dtype = torch.float64, device: str = "cpu") -> OpCase:

@@ -18,7 +18,7 @@ from ritornello.testing.op_cases import OpCase, case, cases, over_tensors
 from ritornello.testing.tolerance import excess, tolerance
 from ritornello.typing import Tensor, accumulation_dtype
 
-__all__ = ["check_op", "run_op"]
+__all__ = ["check_op", "parted", "run_op"]
 
 
 def check_op(
@@ -63,8 +63,7 @@ def run_op(
         if _is_differentiable(case.op, name, place, value) and (case.needs is None or name in case.needs):
             wanted[label] = value.requires_grad_()
     with using(backend):
-        output, last = getattr(ops, case.op)(**arguments)
-    last = last if isinstance(last, tuple) else (last,)
+        output, last = parted(getattr(ops, case.op)(**arguments))
     _check_dtypes(case, output, last, next(iter(arguments.values())).dtype)
     last, stabiliser = _shifted(case.op, last, shift)
     results = {"output": output} | {f"final state {i}": t for i, t in enumerate(last)}
@@ -78,6 +77,12 @@ def run_op(
         )
     gradients = {n: torch.zeros_like(x) if g is None else g for (n, x), g in zip(wanted.items(), grads, strict=True)}
     return results, gradients, stabiliser
+
+
+def parted(result: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What an op returned, as its output and the tensors of its final state: none where it returns the output alone."""
+    output, last = result if isinstance(result, tuple) else (result, ())
+    return output, last if isinstance(last, tuple) else (last,)
 
 
 def _leaf(x: Tensor) -> Tensor:

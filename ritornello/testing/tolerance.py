@@ -28,6 +28,8 @@ TOLERANCE: dict[str, dict[torch.dtype, float]] = {
         "softmax_scan": (_DOUBLE, 3e-5, 2e-3, 1e-2),
         "selective_scan": (_DOUBLE, 3e-5, 2e-3, 1e-2),
         "causal_conv": (_DOUBLE, 1e-5, 2e-3, 1e-2),
+        "rms_norm": (_DOUBLE, 1e-5, 2e-3, 1e-2),
+        "swiglu": (_DOUBLE, 1e-5, 2e-3, 1e-2),
         "layer": (_DOUBLE, 2e-4, 1e-2, 3e-2),
     }.items()
 }

@@ -34,6 +34,8 @@ SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
     "para_gru": REAL,
     "para_lstm": REAL,
     "m2rnn": REAL,
+    "rms_norm": REAL,
+    "swiglu": REAL,
 }
 
 

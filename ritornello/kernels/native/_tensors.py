@@ -8,7 +8,7 @@ import torch
 
 from ritornello.typing import Tensor
 
-__all__ = ["address", "dense", "rows", "starts", "zero_tail"]
+__all__ = ["address", "dense", "grid", "rows", "starts", "zero_tail"]
 
 
 def address(tensor: Tensor | None) -> int:
@@ -29,6 +29,21 @@ def rows(tensor: Tensor) -> Tensor:
     """(B, T, \\*S) → (B, T, C), C the product of S; last dimension contiguous; a view where the strides allow it."""
     if tensor.dim() != 3:
         tensor = tensor.unsqueeze(-1) if tensor.dim() == 2 else tensor.flatten(2)
+    return tensor if tensor.stride(2) == 1 else tensor.contiguous()
+
+
+@overload
+def grid(tensor: Tensor) -> Tensor: ...
+@overload
+def grid(tensor: None) -> None: ...
+def grid(tensor: Tensor | None) -> Tensor | None:
+    """(\\*S, M, D) → (N, M, D), N the product of S; last dimension contiguous; a view where the strides allow it."""
+    if tensor is None:
+        return None
+    if tensor.dim() < 3:
+        tensor = tensor[(None,) * (3 - tensor.dim())]
+    elif tensor.dim() > 3:
+        tensor = tensor.flatten(0, -3)
     return tensor if tensor.stride(2) == 1 else tensor.contiguous()
 
 

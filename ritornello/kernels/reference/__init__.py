@@ -23,9 +23,11 @@ for _op in (
     "mlstm",
     "para_gru",
     "para_lstm",
+    "rms_norm",
     "selective_scan",
     "slstm",
     "softmax_scan",
+    "swiglu",
 ):
     _complex = (torch.complex64, torch.complex128) if _op == "diagonal_scan" else ()
     register(Kernel(_op, "reference", f"ritornello.kernels.reference.{_op}", dtypes=frozenset(FLOATING + _complex)))

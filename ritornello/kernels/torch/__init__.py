@@ -17,8 +17,10 @@ for _op in (
     "dplr",
     "linear_attention",
     "mlstm",
+    "rms_norm",
     "selective_scan",
     "softmax_scan",
+    "swiglu",
 ):
     _complex = (torch.complex64, torch.complex128) if _op == "diagonal_scan" else ()
     register(Kernel(_op, "torch", f"ritornello.kernels.torch.{_op}", dtypes=frozenset(FLOATING + _complex)))

@@ -1,0 +1,44 @@
+"""The root-mean-square norm with its gate, in C: src/norm.c."""
+
+from __future__ import annotations
+
+import torch
+
+from ritornello.kernels.native._library import Entry
+from ritornello.kernels.native._tensors import address, grid
+from ritornello.typing import accumulation_dtype
+
+FIELDS = "2p p p 3q 2q 2q d p 2p p 2q"
+_forward = Entry("rms_norm_forward", FIELDS)
+_backward = Entry("rms_norm_backward", FIELDS)
+
+
+def forward(x, weight, gate, eps, save):
+    out = x.new_empty(x.shape)
+    x, gate, weight = grid(x), grid(gate), _wide(weight, x)
+    _forward(
+        out.dtype, x.data_ptr(), address(gate), address(weight), out.data_ptr(),
+        *x.shape, *x.stride()[:2], *_strides(gate), eps, 0, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+    return (out,), None
+
+
+def backward(grads, trace, needs, x, weight, gate, eps):
+    dx = x.new_empty(x.shape) if needs[0] else None
+    dweight = torch.empty(weight.shape, dtype=accumulation_dtype(x.dtype)) if needs[1] else None
+    dgate = gate.new_empty(gate.shape) if needs[2] else None
+    x, gate, grad, weight = grid(x), grid(gate), grid(grads[0]), _wide(weight, x)
+    _backward(
+        x.dtype, x.data_ptr(), address(gate), address(weight), 0,
+        *x.shape, *x.stride()[:2], *_strides(gate), eps,
+        grad.data_ptr(), address(dx), address(dgate), address(dweight), *grad.stride()[:2],
+    )  # fmt: skip
+    return dx, dweight, dgate
+
+
+def _wide(weight, x):
+    return None if weight is None else weight.to(accumulation_dtype(x.dtype)).contiguous()
+
+
+def _strides(gate):
+    return (0, 0) if gate is None else gate.stride()[:2]

@@ -1,0 +1,31 @@
+"""The gated linear unit with silu, in C: src/norm.c."""
+
+from __future__ import annotations
+
+from ritornello.kernels.native._library import Entry
+from ritornello.kernels.native._tensors import address, grid
+
+FIELDS = "2p p p 3q 2q 2q d p 2p p 2q"
+_forward = Entry("swiglu_forward", FIELDS)
+_backward = Entry("swiglu_backward", FIELDS)
+
+
+def forward(gate, up, save):
+    out = gate.new_empty(gate.shape)
+    gate, up = grid(gate), grid(up)
+    _forward(
+        out.dtype, up.data_ptr(), gate.data_ptr(), 0, out.data_ptr(),
+        *up.shape, *up.stride()[:2], *gate.stride()[:2], 0.0, 0, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+    return (out,), None
+
+
+def backward(grads, trace, needs, gate, up):
+    dgate, dup = (t.new_empty(t.shape) if n else None for t, n in zip((gate, up), needs, strict=True))
+    gate, up, grad = grid(gate), grid(up), grid(grads[0])
+    _backward(
+        up.dtype, up.data_ptr(), gate.data_ptr(), 0, 0,
+        *up.shape, *up.stride()[:2], *gate.stride()[:2], 0.0,
+        grad.data_ptr(), address(dup), address(dgate), 0, *grad.stride()[:2],
+    )  # fmt: skip
+    return dgate, dup
