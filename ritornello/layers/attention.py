@@ -10,6 +10,7 @@ from torch import nn
 from ritornello.errors import BackendError, InputError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
 from ritornello.layers.parts.attention import attend, attend_window, grow_cache, slide_window
+from ritornello.layers.parts.norm import RMSNorm
 from ritornello.layers.parts.rotary import rotate
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.method import Auto, Fused
@@ -78,8 +79,8 @@ class Attention(Layer):
         queries, keys = self.heads * self.key_size, self.kv_heads * self.key_size
         self.q_proj = nn.Linear(width, queries, bias=bias)
         self.kv_proj = nn.Linear(width, 2 * keys, bias=bias)
-        self.q_norm = nn.RMSNorm(self.key_size, eps=1e-6) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.key_size, eps=1e-6) if qk_norm else nn.Identity()
+        self.q_norm = RMSNorm(self.key_size, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.key_size, eps=1e-6) if qk_norm else nn.Identity()
         self.out_proj = nn.Linear(queries, width, bias=False)
         self.spec = {"kv_heads": self.kv_heads, "key_size": self.key_size, "window": window}
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from ritornello.layers.base import About, Call, Layer, Traits, divide
 from ritornello.layers.parts.conv import ShortConv
-from ritornello.layers.parts.gates import l2_normalize
 from ritornello.layers.parts.heads import Heads
+from ritornello.layers.parts.norm import RMSNorm, l2_normalize
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Delta
 
@@ -66,7 +66,7 @@ class DeltaNet(Layer):
         self.qkv_proj = nn.Linear(width, channels, bias=False)
         self.conv = ShortConv(channels, conv_width)
         self.beta_proj = nn.Linear(width, self.size.value_heads, bias=False)
-        self.norm = nn.RMSNorm(value_size, eps=1e-5)
+        self.norm = RMSNorm(value_size)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = {**self.size.spec, "conv_width": conv_width}
 

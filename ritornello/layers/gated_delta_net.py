@@ -9,8 +9,9 @@ from torch import nn
 
 from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.conv import ShortConv
-from ritornello.layers.parts.gates import GatedNorm, StepDecay, l2_normalize
+from ritornello.layers.parts.gates import GatedNorm, StepDecay
 from ritornello.layers.parts.heads import Heads
+from ritornello.layers.parts.norm import l2_normalize
 from ritornello.layers.parts.sizes import heads_for, multiple
 from ritornello.transition import Delta
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.nn import functional as F
 
 from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.activations import activation_of
 from ritornello.layers.parts.sizes import multiple
+from ritornello.ops import swiglu
 
 __all__ = ["GatedMLP"]
 
@@ -59,4 +61,5 @@ class GatedMLP(Layer):
 
     def mix(self, x, state, call: Call):
         gate, up = self.gate_up_proj(x).chunk(2, -1)
-        return self.out_proj(self.activation(gate) * up), {}
+        gated = swiglu(gate, up) if self.activation is F.silu else self.activation(gate) * up
+        return self.out_proj(gated), {}

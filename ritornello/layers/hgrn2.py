@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Traits, divide
 from ritornello.layers.parts.heads import Heads
+from ritornello.layers.parts.norm import RMSNorm
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Decay
 
@@ -60,7 +61,7 @@ class HGRN2(Layer):
         self.size = Heads.of(self.kind, heads, heads, key_size, value_size)
         self.lower_bound = lower_bound
         self.qfv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
-        self.norm = nn.RMSNorm(self.size.values, eps=1e-5)
+        self.norm = RMSNorm(self.size.values)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = {"heads": heads, "key_size": key_size, "value_size": value_size}
 

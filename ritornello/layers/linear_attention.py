@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ritornello.errors import InputError, nearest
 from ritornello.layers.base import About, Call, Layer, Traits, divide
 from ritornello.layers.parts.heads import Heads
+from ritornello.layers.parts.norm import RMSNorm
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Decay
 from ritornello.typing import Tensor
@@ -88,7 +89,7 @@ class LinearAttention(Layer):
         self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size)
         self.feature_map, self.normalise, self.eps = feature_map, normalise, eps
         self.qkv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
-        self.norm = nn.Identity() if normalise else nn.RMSNorm(value_size, eps=1e-5)
+        self.norm = nn.Identity() if normalise else RMSNorm(value_size)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = {**self.size.spec, "normalise": normalise}
 

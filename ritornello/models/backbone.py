@@ -17,6 +17,7 @@ from ritornello import state as states
 from ritornello.errors import StateError
 from ritornello.layers import Call, Layer, build
 from ritornello.models.config import Entry, ModelConfig, Parallel, Repeat
+from ritornello.ops import rms_norm
 from ritornello.state import State
 from ritornello.typing import Tensor, accumulation_dtype
 
@@ -35,9 +36,9 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.width)) if config.norm == "layer_norm" else None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
         if self.bias is None:
-            return F.rms_norm(x, weight.shape, weight, self.eps)
+            return rms_norm(x, self.weight, eps=self.eps)
+        weight = self.weight.to(x.dtype)
         return F.layer_norm(x, weight.shape, weight, self.bias.to(x.dtype), self.eps)
 
 
@@ -81,12 +82,19 @@ class Block(nn.Module):
         return x, State("block", VERSION, {}, leaves)
 
     def _add(self, x: Tensor, norm: Any, layer: Any, state: State | None, call: Call) -> tuple[Tensor, State]:
-        y, new = layer.advance(norm(x).to(self.working_dtype()), state, call)
+        y, new = layer.advance(norm(x).to(self._input_dtype(x)), state, call)
         return x + self.dropout(y), new
 
     def working_dtype(self) -> torch.dtype:
         """What the layers compute in: their weights' dtype, also where the residual stream is wider."""
         return self.mixer_norm.weight.dtype
+
+    def _input_dtype(self, x: Tensor) -> torch.dtype:
+        """What the layers read. Autocast's dtype under autocast: cast here once, not by every projection for itself."""
+        working, device = self.working_dtype(), x.device.type
+        if working == torch.float32 and torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return working
 
     def initial_state(self, batch: int, like: Tensor) -> State:
         like = like.to(self.working_dtype())

@@ -34,7 +34,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """
     if gate.shape != up.shape or gate.dim() == 0:
         raise InputError(
-            f"`gate` and `up` of swiglu have shapes {tuple(gate.shape)} and {tuple(up.shape)}; wanted (..., D), the same."
+            f"`gate` and `up` of swiglu have shapes {tuple(gate.shape)} and {tuple(up.shape)}; "
+            "wanted the same, (..., D), such as the halves of one projection."
         )
     gate, up = _check.together("swiglu", gate, up)
     return _op(gate, up)[0]

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ritornello.layers.parts.norm import RMSNorm
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
+from ritornello.ops import rms_norm, swiglu
 from ritornello.typing import Tensor, accumulation_dtype
 
-__all__ = ["GatedNorm", "NormOfGated", "StepDecay", "inverse_softplus_of_steps", "l2_normalize"]
+__all__ = ["GatedNorm", "NormOfGated", "StepDecay", "inverse_softplus_of_steps"]
 
 
 class GatedNorm(nn.Module):
@@ -23,11 +25,13 @@ class GatedNorm(nn.Module):
 
     def __init__(self, size: int, eps: float = 1e-5, centred: bool = False):
         super().__init__()
-        self.norm = nn.LayerNorm(size, eps, elementwise_affine=False) if centred else nn.RMSNorm(size, eps=eps)
+        self.norm = nn.LayerNorm(size, eps, elementwise_affine=False) if centred else RMSNorm(size, eps)
 
     def forward(self, o: Tensor, gate: Tensor) -> Tensor:
         """o (B, T, H, V) and gate (B, T, H·V) → (B, T, H·V)."""
-        return self.norm(o).flatten(-2) * F.silu(gate)
+        if isinstance(self.norm, RMSNorm):
+            return self.norm(o, gate.unflatten(-1, o.shape[-2:])).flatten(-2)
+        return swiglu(gate, self.norm(o).flatten(-2))
 
 
 class NormOfGated(nn.Module):
@@ -40,9 +44,10 @@ class NormOfGated(nn.Module):
 
     def forward(self, o: Tensor, gate: Tensor) -> Tensor:
         """o and gate (B, T, D) → (B, T, D)."""
-        wide = accumulation_dtype(o.dtype)
-        gated = (o.to(wide) * F.silu(gate.to(wide))).unflatten(-1, (self.groups, -1))
-        return self.weight * F.rms_norm(gated, gated.shape[-1:], eps=self.eps).flatten(-2).to(o.dtype)
+        gated = swiglu(gate, o)
+        if self.groups == 1:
+            return rms_norm(gated, self.weight, eps=self.eps)
+        return self.weight.to(o.dtype) * rms_norm(gated.unflatten(-1, (self.groups, -1)), eps=self.eps).flatten(-2)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, groups={self.groups}, eps={self.eps}"
@@ -79,9 +84,3 @@ def inverse_softplus_of_steps(size: int, low: float = 1e-3, high: float = 1e-1, 
     them."""
     step = torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low)).clamp(min=floor)
     return step + torch.log(-torch.expm1(-step))
-
-
-def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / √(Σ x² + eps) over the last dimension, computed in float32 or wider."""
-    wide = x.to(accumulation_dtype(x.dtype))
-    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + eps)).to(x.dtype)

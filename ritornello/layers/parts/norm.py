@@ -1,0 +1,33 @@
+"""Norms over the last dimension: one pass over the memory each, by the op `rms_norm`."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ritornello.ops import rms_norm
+from ritornello.typing import Tensor, accumulation_dtype
+
+__all__ = ["RMSNorm", "l2_normalize"]
+
+
+class RMSNorm(nn.Module):
+    """y = x / √(mean(x²) + eps) ⊙ weight, and ⊙ silu(gate) where there is one; in the dtype of x."""
+
+    def __init__(self, size: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """x, and the gate if any, (..., size) → (..., size)."""
+        return rms_norm(x, self.weight, gate, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / √(Σ x² + eps) over the last dimension: the RMS norm of eps / K, divided by √K."""
+    size = x.shape[-1]
+    return rms_norm(x, x.new_full((size,), size**-0.5, dtype=accumulation_dtype(x.dtype)), eps=eps / size)
