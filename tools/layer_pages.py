@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from torch.utils._pytree import tree_leaves
 
 from ritornello import layers
 from ritornello.layers import Layer
 
-__all__ = ["index", "on_config", "on_files", "page", "pages", "state_numbers"]
+__all__ = ["index", "on_config", "on_files", "on_page_markdown", "page", "pages", "state_numbers", "table"]
 
 WIDTH = 64
 TITLE = "Layers"
+MARKER = "<!-- the table of layers -->"
 ROLES = {"mixer": "Sequence mixers", "feed_forward": "Feed-forwards"}
 
 COSTS = {  # how the state grows: work to read T tokens, what is kept, work for one more token
@@ -52,6 +54,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put the table of the mixers where a page has the marker."""
+    if MARKER not in markdown:
+        return markdown
+    return markdown.replace(MARKER, table("mixer", f"{'../' * page.file.src_uri.count('/')}layers/"))
+
+
 # ------------------------------------------------------------------------------------------------------- the pages
 
 
@@ -66,15 +75,18 @@ def pages() -> dict[str, str]:
 def index() -> str:
     lines = [f"# {TITLE}", "", f"Each is built from its width alone. Sizes of the state: one row, width {WIDTH}.", ""]
     for role, title in ROLES.items():
-        found = layers.catalogue(role)
-        if not found:
-            continue
-        lines += [f"## {title}", "", "| name | family | state | grows | paper |", "|---|---|---:|---|---|"]
-        for name, cls in found.items():
-            about, growth = cls.traits.about, cls.traits.growth
-            cells = (f"[`{name}`]({name}.md)", about.family, f"{state_numbers(cls):,}", growth, linked(about.paper))
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
+        if layers.catalogue(role):
+            lines += [f"## {title}", "", table(role), ""]
+    return "\n".join(lines)
+
+
+def table(role: str, folder: str = "") -> str:
+    """A row for every layer of a role, with links to their pages in `folder`."""
+    lines = ["| name | family | state | grows | paper |", "|---|---|---:|---|---|"]
+    for name, cls in layers.catalogue(role).items():
+        about, growth = cls.traits.about, cls.traits.growth
+        cells = (f"[`{name}`]({folder}{name}.md)", about.family, f"{state_numbers(cls):,}", growth, linked(about.paper))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

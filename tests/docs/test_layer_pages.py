@@ -21,6 +21,13 @@ def test_every_layer_has_a_page_and_a_row() -> None:
     assert set(re.findall(r"\]\((\w+)\.md\)", PAGES["layers/index.md"])) == set(NAMES)
 
 
+def test_the_page_that_helps_to_choose_has_the_table() -> None:
+    page = Path(layer_pages.__file__).parents[1] / "docs" / "choose-a-layer.md"
+    assert layer_pages.MARKER in page.read_text(encoding="utf-8")
+    rows = layer_pages.table("mixer", "layers/").splitlines()[2:]
+    assert [re.findall(r"\]\(layers/(\w+)\.md\)", row)[0] for row in rows] == list(layers.catalogue())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_has_equation_and_source(name: str) -> None:
     about = layers.find(name).traits.about
