@@ -1,0 +1,106 @@
+"""``ritornello bench``: how fast it is here, beside other libraries."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ritornello.errors import BackendError, InputError, nearest
+from ritornello.kernels.registry import BACKENDS
+
+if TYPE_CHECKING:
+    from ritornello.lab.bench import Ceilings, Options, Row
+
+NAME = "bench"
+HELP = "Measure ops, layers and models, beside other libraries if asked; numbers are checked before anything is timed."
+EXAMPLES = """\
+  ritornello bench --peers
+  ritornello bench --peers --op lstm --op gru --grid 10
+  ritornello bench --peers --long --json bench.json --plot bench.png
+"""
+
+GRID_SECONDS = 0.5
+LENGTHS = [2**n for n in range(8, 15)]
+
+
+def add_options(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--op", action="append", default=[], metavar="NAME", help="a row or an op only; may be repeated"
+    )
+    options.add_argument(
+        "--peers", action="store_true", help="the other libraries too: pip install 'ritornello[peers]'"
+    )
+    options.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    options.add_argument("--plot", type=Path, metavar="FILE", help="a PNG of time per token against length")
+    options.add_argument("--grid", type=int, default=0, metavar="N", help="also N random shapes a row; tells the worst")
+    options.add_argument("--backend", metavar="NAME", help=f"that ours runs on: {', '.join(BACKENDS)}")
+    options.add_argument("--long", action="store_true", help="also the time per token at 131,072 tokens")
+    options.add_argument("--quick", action="store_true", help="small sizes, to see that it works; nothing is judged")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from ritornello.lab.bench import Options, choose, measure_ceilings
+    from ritornello.lab.bench.plot import require_matplotlib
+    from ritornello.lab.bench.report import ceiling_lines, document
+
+    rows = choose(arguments.op, arguments.long)
+    if arguments.grid < 0:
+        raise InputError(f"`grid` is {arguments.grid}; wanted a number of shapes, 0 or more.")
+    if arguments.backend is not None and arguments.backend not in BACKENDS:
+        raise BackendError(f"There is no backend {arguments.backend!r}. {nearest(arguments.backend, BACKENDS)}")
+    for path in filter(None, (arguments.json, arguments.plot)):
+        if not path.parent.is_dir():
+            raise InputError(f"{str(path)!r} is in no folder that exists. Make {str(path.parent)!r} first.")
+    if arguments.plot is not None:
+        require_matplotlib()
+    options = Options(arguments.peers, arguments.backend, arguments.quick)
+    ceilings = measure_ceilings(options.budget)
+    print(*ceiling_lines(ceilings), sep="\n", flush=True)
+    values, grid = _rows(rows, options, ceilings, arguments.grid)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(document(values, grid, ceilings, options), indent=1) + "\n")
+        print(f"written: {arguments.json}")
+    if arguments.plot is not None:
+        _plot(arguments.plot, options)
+    _conclude(values, grid)
+
+
+def _rows(
+    rows: list[Row], options: Options, ceilings: Ceilings, count: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Every row at its own sizes, then at random ones, told as they come."""
+    from dataclasses import replace
+
+    from ritornello.lab.bench import draw, measure
+    from ritornello.lab.bench.report import as_value, grid_lines, lines
+
+    values, grid = [], []
+    for row in rows:
+        values.append(as_value(row, measure(row, options.sizes(row), options), ceilings, options))
+        print(*lines(values[-1]), sep="\n", flush=True)
+        brief = replace(options, seconds=GRID_SECONDS)
+        drawn = [as_value(row, measure(row, sizes, brief), ceilings, brief) for sizes in draw(row, count)]
+        for line in grid_lines(drawn):
+            print(line, flush=True)
+        grid += drawn
+    return values, grid
+
+
+def _plot(path: Path, options: Options) -> None:
+    from ritornello.lab.bench.plot import draw_curve, per_token
+
+    draw_curve(per_token(LENGTHS[:3] if options.quick else LENGTHS, options.budget), path)
+    print(f"written: {path}")
+
+
+def _conclude(values: list[dict[str, Any]], grid: list[dict[str, Any]]) -> None:
+    """How many targets are met. Wrong numbers are our failure, exit code 1; a target that is missed is a figure."""
+    judged = [p[key] for v in values for p in v["passes"].values() for key in ("met", "share_met")]
+    judged = [met for met in judged if met is not None]
+    if judged:
+        print(f"{sum(judged)} of {len(judged)} targets met")
+    if wrong := sum(v["wrong"] is not None for v in values + grid):
+        print(f"{wrong} with wrong numbers, which were not timed")
+        raise SystemExit(1)
