@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,6 +40,11 @@ SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
 }
 
 
+@cache
+def _own_limits(target: str) -> Callable[..., str | None] | None:
+    return getattr(importlib.import_module(target), "limits", None)
+
+
 def _limits(target: str) -> Callable[..., str | None]:
     """Asked at a call: whether the library is there, then what the kernel's own module says."""
 
@@ -47,7 +53,7 @@ def _limits(target: str) -> Callable[..., str | None]:
 
         reason = _library.missing()
         if reason is None:
-            own = getattr(importlib.import_module(target), "limits", None)
+            own = _own_limits(target)
             reason = own(*arguments) if own is not None else None
         return reason
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, grid
+from ritornello.kernels.native._tensors import address, blank, grid
 from ritornello.typing import accumulation_dtype
 
 FIELDS = "2p p p 3q 2q 2q d p 2p p 2q"
@@ -14,7 +14,7 @@ _backward = Entry("rms_norm_backward", FIELDS)
 
 
 def forward(x, weight, gate, eps, save):
-    out = x.new_empty(x.shape)
+    out = blank(x)
     x, gate, weight = grid(x), grid(gate), _wide(weight, x)
     _forward(
         out.dtype, x.data_ptr(), address(gate), address(weight), out.data_ptr(),
@@ -24,9 +24,9 @@ def forward(x, weight, gate, eps, save):
 
 
 def backward(grads, trace, needs, x, weight, gate, eps):
-    dx = x.new_empty(x.shape) if needs[0] else None
+    dx = blank(x) if needs[0] else None
     dweight = torch.empty(weight.shape, dtype=accumulation_dtype(x.dtype)) if needs[1] else None
-    dgate = gate.new_empty(gate.shape) if needs[2] else None
+    dgate = blank(gate) if needs[2] else None
     x, gate, grad, weight = grid(x), grid(gate), grid(grads[0]), _wide(weight, x)
     _backward(
         x.dtype, x.data_ptr(), address(gate), address(weight), 0,

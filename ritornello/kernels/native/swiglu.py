@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, grid
+from ritornello.kernels.native._tensors import address, blank, grid
 
 FIELDS = "2p p p 3q 2q 2q d p 2p p 2q"
 _forward = Entry("swiglu_forward", FIELDS)
@@ -11,7 +11,7 @@ _backward = Entry("swiglu_backward", FIELDS)
 
 
 def forward(gate, up, save):
-    out = gate.new_empty(gate.shape)
+    out = blank(gate)
     gate, up = grid(gate), grid(up)
     _forward(
         out.dtype, up.data_ptr(), gate.data_ptr(), 0, out.data_ptr(),
@@ -21,7 +21,7 @@ def forward(gate, up, save):
 
 
 def backward(grads, trace, needs, gate, up):
-    dgate, dup = (t.new_empty(t.shape) if n else None for t, n in zip((gate, up), needs, strict=True))
+    dgate, dup = (blank(t) if n else None for t, n in zip((gate, up), needs, strict=True))
     gate, up, grad = grid(gate), grid(up), grid(grads[0])
     _backward(
         up.dtype, up.data_ptr(), gate.data_ptr(), 0, 0,
