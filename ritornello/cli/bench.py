@@ -43,7 +43,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from ritornello.lab.bench import Options, choose, measure_ceilings
     from ritornello.lab.bench.plot import require_matplotlib
-    from ritornello.lab.bench.report import ceiling_lines, document
+    from ritornello.lab.bench.report import ceiling_lines, document, drift_lines
 
     rows = choose(arguments.op, arguments.long)
     if arguments.grid < 0:
@@ -59,8 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
     ceilings = measure_ceilings(options.budget)
     print(*ceiling_lines(ceilings), sep="\n", flush=True)
     values, grid = _rows(rows, options, ceilings, arguments.grid)
+    after = measure_ceilings(options.budget)
+    for line in drift_lines(ceilings, after):
+        print(line)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(document(values, grid, ceilings, options), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(document(values, grid, ceilings, after, options), indent=1) + "\n")
         print(f"written: {arguments.json}")
     if arguments.plot is not None:
         _plot(arguments.plot, options)

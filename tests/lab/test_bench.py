@@ -16,7 +16,7 @@ from ritornello.lab.bench import ROWS, Case, Ceilings, Comparison, Options, Resu
 from ritornello.lab.bench import case as cases
 from ritornello.lab.bench import run as running
 from ritornello.lab.bench.case import BOTH, FORWARD, WrongNumbersError, compare, verify
-from ritornello.lab.bench.report import as_value, grid_lines, lines
+from ritornello.lab.bench.report import as_value, drift_lines, grid_lines, lines
 from ritornello.lab.bench.run import Measured, measure_here, run_case
 from ritornello.lab.bench.timing import Budget, Timing, interleave
 
@@ -164,6 +164,12 @@ def test_lines_say_what_is_not_met():
     assert lines(wrong)[-1] == "  WRONG, and not timed: output is off"
 
 
+def test_a_machine_that_was_not_quiet_is_told():
+    assert drift_lines(CEILINGS, replace(CEILINGS, copy=1.9e10)) == []
+    (line,) = drift_lines(CEILINGS, replace(CEILINGS, copy=1e10))
+    assert "not quiet: copy changed by more than 25%" in line
+
+
 def test_grid_tells_the_worst():
     values = [
         as_value(ROWS["lstm"], Result("lstm", {"B": b}, {FORWARD: Measured(Timing((1.0,), (p,)))}), CEILINGS, QUICK)
@@ -228,7 +234,7 @@ def test_json(light, tmp_path, capsys):
     assert "para_gru  B1 T16 d16, beside an eager loop over the step" in printed
     assert "worst ratio of 1 random shapes" in printed
     found = json.loads(path.read_text())
-    assert set(found) == {"schema", "machine", "versions", "options", "ceilings", "rows", "grid"}
+    assert set(found) == {"schema", "machine", "versions", "options", "ceilings", "ceilings_after", "rows", "grid"}
     assert found["schema"] == 1
     assert found["machine"]["device"] == "cpu" and found["machine"]["threads"] == torch.get_num_threads()
     assert found["versions"]["torch"] == torch.__version__ and "transformers" in found["versions"]

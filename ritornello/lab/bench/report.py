@@ -17,9 +17,10 @@ from ritornello.lab.bench.ceilings import Ceilings
 from ritornello.lab.bench.peers import versions
 from ritornello.lab.bench.run import Measured, Options, Result
 
-__all__ = ["as_value", "ceiling_lines", "document", "grid_lines", "lines", "machine"]
+__all__ = ["as_value", "ceiling_lines", "document", "drift_lines", "grid_lines", "lines", "machine"]
 
 SCHEMA = 1
+DRIFT = 0.25
 
 
 def as_value(row: Row, result: Result, ceilings: Ceilings, options: Options) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _met(got: float | None, target: float | None) -> bool | None:
 
 
 def document(
-    rows: list[dict[str, Any]], grid: list[dict[str, Any]], ceilings: Ceilings, options: Options
+    rows: list[dict[str, Any]], grid: list[dict[str, Any]], ceilings: Ceilings, after: Ceilings, options: Options
 ) -> dict[str, Any]:
     """The whole run as JSON."""
     return {
@@ -85,6 +86,7 @@ def document(
         },
         "options": asdict(options),
         "ceilings": asdict(ceilings),
+        "ceilings_after": asdict(after),
         "rows": rows,
         "grid": grid,
     }
@@ -121,6 +123,14 @@ def ceiling_lines(ceilings: Ceilings) -> list[str]:
         f"({ceilings.matmul_allocated / 1e9:.0f} with its output allocated), "
         f"bfloat16 {ceilings.matmul_bf16 / 1e9:.0f}; copy {ceilings.copy / 1e9:.1f} GB/s",
     ]
+
+
+def drift_lines(before: Ceilings, after: Ceilings) -> list[str]:
+    """A warning where the machine was not the same at the end of the run: its shares then mean little."""
+    moved = [name for name, rate in asdict(before).items() if abs(asdict(after)[name] / rate - 1) > DRIFT]
+    if not moved:
+        return []
+    return [f"the machine was not quiet: {', '.join(moved)} changed by more than {DRIFT:.0%}; run it again"]
 
 
 def lines(value: dict[str, Any]) -> list[str]:
