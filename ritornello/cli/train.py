@@ -53,6 +53,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
     add("--accumulate", int, "batches per update (1)", metavar="N")
     add("--lr", float, f"the peak of the learning rate ({plain.lr})", metavar="X")
     add("--warmup", float, f"the part of the run that warms up ({plain.warmup})", metavar="PART")
+    add("--optimizer", str, f"adamw, or muon for the projections ({plain.optimizer})", metavar="NAME")
     add("--weight-decay", float, f"on matrices ({plain.weight_decay})", metavar="X")
     add("--clip", float, f"the largest norm of the gradient ({plain.clip})", metavar="X")
     add("--carry-state", None, "read on from window to window with the state carried", action="store_true")

@@ -78,15 +78,15 @@ def _options():
     return StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimiser's state by the parameters' names, whole: it does not depend on the number of devices."""
+def optimizer_state(module: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
+    """The optimisers' state by the parameters' names, whole: it does not depend on the number of devices."""
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-    return get_optimizer_state_dict(module, optimizer, options=_options())
+    return get_optimizer_state_dict(module, optimizers, options=_options())
 
 
-def restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def restore_optimizer(module: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
     """The inverse of `optimizer_state`."""
     from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
 
-    set_optimizer_state_dict(module, optimizer, state, options=_options())
+    set_optimizer_state_dict(module, optimizers, state, options=_options())

@@ -11,6 +11,7 @@ from ritornello.errors import InputError, nearest
 __all__ = ["Settings"]
 
 STRATEGIES = ("ddp", "fsdp")
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Settings:
         warmup: the part of the run that warms up.
         final_lr: what is left of the peak at the end.
         weight_decay: decoupled (AdamW), on matrices; parameters tagged `no_weight_decay` are left out.
+        optimizer: ``"adamw"``, or ``"muon"`` for the projections with AdamW for the rest (one device, or ``"ddp"``).
         beta2: of AdamW; beta1 is 0.9.
         clip: the largest norm of the gradient.
         accumulate: batches whose gradients are summed before an update.
@@ -46,6 +48,7 @@ class Settings:
     warmup: float = 0.05
     final_lr: float = 0.1
     weight_decay: float = 0.1
+    optimizer: str = "adamw"
     beta2: float = 0.95
     clip: float = 1.0
     accumulate: int = 1
@@ -70,6 +73,10 @@ class Settings:
             raise InputError(f"`weight_decay` is {self.weight_decay}; wanted 0 or more.")
         if self.strategy not in STRATEGIES:
             raise InputError(f"`strategy` is {self.strategy!r}. {nearest(self.strategy, STRATEGIES)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"`optimizer` is {self.optimizer!r}. {nearest(self.optimizer, OPTIMIZERS)}")
+        if self.optimizer == "muon" and self.strategy != "ddp":
+            raise InputError("Muon needs whole matrices, and 'fsdp' shards them. Use the strategy 'ddp', or AdamW.")
 
     def progress(self, step: int, seconds: float) -> float:
         """How much of the run is behind, from 0 to 1, after `step` updates and `seconds` of training."""

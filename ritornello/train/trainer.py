@@ -25,6 +25,7 @@ from ritornello.train.batches import Packed, Streams, Tokens
 from ritornello.train.evaluate import bits_per_byte
 from ritornello.train.log import Log, plot
 from ritornello.train.objective import Objective
+from ritornello.train.optimizers import optimizers
 from ritornello.train.settings import Settings
 
 __all__ = ["Divergence", "Interrupted", "Outcome", "Trainer"]
@@ -84,13 +85,11 @@ class Trainer:
         self.fabric = devices.launch(settings)
         self.objective = Objective(model.train(), settings.carry_state)
         self.wrapped = self.fabric.setup_module(self.objective)
-        self.optimizer = torch.optim.AdamW(  # only now: sharding has put other parameters in place of the model's
-            model.parameter_groups(settings.weight_decay),
-            lr=settings.lr,
-            betas=(0.9, settings.beta2),
-            fused=settings.strategy == "ddp",  # one pass over the weights; not for sharded ones
-        )
-        self.wrapped_optimizer: Any = self.fabric.setup_optimizers(self.optimizer)
+        self.optimizers = optimizers(
+            model, settings
+        )  # only now: sharding has put other parameters in the model's place
+        wrapped: Any = self.fabric.setup_optimizers(*self.optimizers)
+        self.wrapped_optimizers = wrapped if isinstance(wrapped, tuple) else (wrapped,)
         batches = Streams if settings.carry_state else Packed
         rank, world = self.fabric.global_rank, self.fabric.world_size
         self.batches = batches(data, settings.batch, settings.length, settings.seed, rank, world)
@@ -146,8 +145,9 @@ class Trainer:
         """One update of the weights: what it gives to the log, and whether any process was asked to stop."""
         settings, began = self.settings, time.perf_counter()
         lr = settings.lr_at(self.progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
         torch.manual_seed(settings.seed * 1_000_003 + self.step)  # dropout, too, is a function of the step
         total, tokens = 0.0, 0
         for turn in range(settings.accumulate):
@@ -159,14 +159,15 @@ class Trainer:
             total += loss.item() / settings.accumulate
             tokens += batch.ids.numel() * self.fabric.world_size
         norm = self.fabric.clip_gradients(
-            self.wrapped, self.wrapped_optimizer, max_norm=settings.clip, error_if_nonfinite=False
+            self.wrapped, self.wrapped_optimizers[0], max_norm=settings.clip, error_if_nonfinite=False
         )
         assert norm is not None, "it is None only where DeepSpeed clips"
         total, norm, asked = self._agree(total, norm.item(), float(interrupted()))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise self._diverged(total, norm)
-        self.wrapped_optimizer.step()
-        self.wrapped_optimizer.zero_grad()
+        for optimizer in self.wrapped_optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
         seconds = self._agree(time.perf_counter() - began)[0]
         self.seconds += seconds
@@ -185,7 +186,7 @@ class Trainer:
         stays = f"The last good checkpoint is {str(kept)!r}." if kept else "There is no checkpoint yet."
         return Divergence(
             f"At step {self.step + 1} the loss is {loss} and the gradient's norm {norm}: training stopped. {stays} "
-            f"Lower the learning rate ({self.optimizer.param_groups[0]['lr']:.2g} then), or lengthen the warm-up."
+            f"Lower the learning rate ({self.optimizers[0].param_groups[0]['lr']:.2g} then), or lengthen the warm-up."
         )
 
     def _evaluate(self, log: Log) -> float:
@@ -208,7 +209,7 @@ class Trainer:
             "settings": self.settings.as_dict(),
             "record": self.record,
             "data": fingerprint(self.data),
-            "optimizer": devices.optimizer_state(self.objective, self.optimizer),
+            "optimizer": devices.optimizer_state(self.objective, self.optimizers),
         }
 
         def write(folder: Path) -> None:
@@ -233,7 +234,7 @@ class Trainer:
                 f"The data is not what {str(folder)!r} was trained on: its texts or tokens have changed. Give the same "
                 "files, or start a new run in another folder."
             )
-        devices.restore_optimizer(self.objective, self.optimizer, found["optimizer"])
+        devices.restore_optimizer(self.objective, self.optimizers, found["optimizer"])
         self.step, self.seconds = found["step"], found["seconds"]
         if (folder / CARRIED).exists():
             rank, rows = self.fabric.global_rank, self.settings.batch

@@ -69,6 +69,17 @@ def test_a_sequence_begins_with_a_piece_or_a_document():
     assert seen >= 5, "documents begin inside the pieces of this text"
 
 
+def test_pieces_in_which_no_document_begins_are_rows():
+    two = Tokens.of([Document("a", bytes(range(1, 100))), Document("b", bytes(range(100, 256)))], ByteTokenizer())
+    packed = Packed(two, 2, 16, 0)
+    batches = [packed.at(step) for step in range(packed.steps)]
+    shapes = [(tuple(b.ids.shape), b.cu_seqlens is None) for b in batches]
+    assert shapes.count(((2, 16), True)) == len(shapes) - 1, "all but the one in which the second document begins"
+    assert ((1, 32), False) in shapes
+    for batch in batches:
+        assert torch.equal(batch.ids.reshape(-1)[1:16], batch.targets.reshape(-1)[:15])
+
+
 def test_an_epoch_of_pieces_reads_no_token_twice():
     long = Tokens.of([Document("a", bytes(range(1, 256)))], ByteTokenizer())
     packed = Packed(long, 2, 16, 0)

@@ -66,6 +66,7 @@ class Killed(BaseException):
         {"carry_state": False},
         {"carry_state": True, "accumulate": 2, "bf16": True},
         {"carry_state": False, "accumulate": 2},
+        {"carry_state": False, "optimizer": "muon"},
     ],
     ids=str,
 )
@@ -177,10 +178,24 @@ def test_by_the_clock_it_ends_in_time(tmp_path):
     assert len([r for r in read_curve(tmp_path / "curve.csv") if "heldout_bits_per_byte" in r]) >= 1
 
 
-def test_weight_decay_spares_norms_and_embeddings(tmp_path):
-    run = trainer(tmp_path, weight_decay=0.3)
-    decays = {id(p): g["weight_decay"] for g in run.optimizer.param_groups for p in g["params"]}
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weight_decay_spares_norms_and_embeddings(tmp_path, optimizer):
+    run = trainer(tmp_path, weight_decay=0.3, optimizer=optimizer)
+    decays = {id(p): g["weight_decay"] for o in run.optimizers for g in o.param_groups for p in g["params"]}
     made = run.objective.model
     assert decays[id(made.embedding.weight)] == 0
     assert decays[id(made.backbone.blocks[0].mixer_norm.weight)] == 0
     assert decays[id(made.backbone.blocks[0].ffn.out_proj.weight)] == 0.3
+    held = [id(p) for o in run.optimizers for g in o.param_groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in made.parameters()), "each parameter has one optimiser"
+
+
+def test_muon_takes_the_projections_only(tmp_path):
+    run = trainer(tmp_path, optimizer="muon")
+    muon, adamw = run.optimizers
+    made = run.objective.model
+    taken = {id(p) for g in muon.param_groups for p in g["params"]}
+    assert id(made.backbone.blocks[0].ffn.out_proj.weight) in taken
+    assert id(made.embedding.weight) not in taken
+    assert isinstance(adamw, torch.optim.AdamW)
+    run.run()
