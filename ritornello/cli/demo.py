@@ -29,14 +29,14 @@ NAME = "demo"
 HELP = "Train a small hybrid on the standard library's source code for two minutes, compare, stream, and go on."
 EXAMPLES = "  ritornello demo --minutes 10 --out demo\n"
 
-# The recipe. At equal processor time what trains fastest wins: after 50 s on one core (B 8, T 256, the same schedule)
-# two LSTMs stood at 3.03 bits per byte, an LSTM and a Gated DeltaNet at 3.09, three Gated DeltaNets of that size and an
-# attention of window 128 at 3.53, and at 3.76 with batches half as large.
+# The recipe. Two minutes read a few megabytes, so what counts is many different files and few passes over the memory.
+# After 250 steps (B 8, T 256, two layers) 100 kB of held-out text stood at 2.94 bits per byte where 8 streams were read
+# from window to window with their state carried, at 2.60 with shuffled windows, and at 2.38 with Muon on top.
 MINUTES = 2.0
-HELDOUT = 0.025
+HELDOUT = 0.04
 GLANCE = 30_000
 """How many held-out bytes are evaluated during the training; all of them at the end."""
-LEAVE_OUT = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
+LEAVE_OUT = ("site-packages", "dist-packages", "__pycache__")
 MODEL = ModelConfig(
     vocab_size=ByteTokenizer.vocab_size,
     width=256,
@@ -49,8 +49,8 @@ TRAINING = {
     "lr": 4e-3,
     "warmup": 0.05,
     "final_lr": 0.05,
-    "weight_decay": 0.1,
-    "carry_state": True,
+    "weight_decay": 0.05,
+    "optimizer": "muon",
     "bf16": True,
 }
 PROMPT = "import "
@@ -75,7 +75,8 @@ def run(arguments: argparse.Namespace) -> None:
     _make_room(out)
     began = time.monotonic()
     library = Path(sysconfig.get_path("stdlib"))
-    training, heldout = text_files.split(list(text_files.walk(library, LEAVE_OUT)), HELDOUT)
+    sources = [d for d in text_files.walk(library, LEAVE_OUT) if d.name.endswith(".py")]
+    training, heldout = text_files.split(sources, HELDOUT)
     print(f"{library}: {_size(training)} to train on, {_size(heldout)} held out")
     tokens = Tokens.of(training, ByteTokenizer()), Tokens.of(heldout, ByteTokenizer())
     torch.manual_seed(settings.seed)

@@ -138,7 +138,7 @@ class Record:
     backend: str
 
     def __str__(self) -> str:
-        return f"{self.op}: {self.method} on {self.backend}"
+        return f"{self.op}: {self.method} on {self.backend}" if self.method else f"{self.op}: on {self.backend}"
 
 
 _log: ContextVar[list[Record] | None] = ContextVar("ritornello_explain", default=None)

@@ -12,7 +12,7 @@ __all__ = ["optimizers"]
 
 
 def optimizers(model: LanguageModel, settings: Settings) -> list[torch.optim.Optimizer]:
-    """AdamW for all parameters; or, with ``optimizer="muon"``, Muon for the projections' weights and AdamW for the rest.
+    """AdamW for all parameters; or, with ``optimizer="muon"``, Muon for the projections' weights and AdamW for others.
 
     Muon's update has the root mean square of AdamW's (``match_rms_adamw``), so one learning rate serves both.
 

@@ -13,10 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_whole_way(tmp_path, capfd, monkeypatch):
     library = tmp_path / "library"
-    (library / "test").mkdir(parents=True)
+    (library / "site-packages").mkdir(parents=True)
     for i in range(12):
         (library / f"m{i}.py").write_text(f"import os\n\n\ndef f{i}(x):\n    return x + {i}\n" * 20)
-    (library / "test" / "t.py").write_text("left out")
+    (library / "site-packages" / "t.py").write_text("left out")
+    (library / "LICENSE.txt").write_text("no source")
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(library))
     monkeypatch.setattr(demo, "MODEL", ModelConfig(vocab_size=256, width=16, depth=1, pattern="min_gru"))
     monkeypatch.setattr(demo, "TRAINING", demo.TRAINING | {"batch": 2, "length": 16})
