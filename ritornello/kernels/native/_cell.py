@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, dense, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, dense, starts, zero_tail
 from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["Cell"]
@@ -45,7 +45,7 @@ class Cell:
         """Gradients of u, of the weight, of the states; and of R h, the last gate's, where that is not u's."""
         dy, *dlast = (None if g is None else g.contiguous() for g in grads)
         u, states = dense(u), [s.contiguous() for s in states]
-        du = u.new_empty(u.shape)
+        du = blank(u)
         before = u.new_empty(u.shape[0], u.shape[1], u.shape[-1])
         dproduct = torch.empty_like(before) if product else None
         dstates = [torch.empty_like(s) for s in states[: self.states]]

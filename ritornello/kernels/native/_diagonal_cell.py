@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, dense, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, dense, starts, zero_tail
 from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["DiagonalCell"]
@@ -44,7 +44,7 @@ class DiagonalCell:
         """Gradients of u, of the weights, and of the states."""
         dy, *dlast = (None if g is None else g.contiguous() for g in grads)
         u, states = dense(u), [s.contiguous() for s in states]
-        du = u.new_empty(u.shape)
+        du = blank(u)
         dweights = states[0].new_empty(states[0].shape[0], *weights.shape)
         dstate = [torch.empty_like(s) for s in states]
         zero_tail(cu_seqlens, du)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, dense, starts
+from ritornello.kernels.native._tensors import address, blank, dense, starts
 from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["BONUS", "COMMON", "DELTA", "DPLR", "LINEAR", "Arguments", "backward", "forward", "trace_size", "view"]
@@ -98,7 +98,7 @@ def trace_size(q: Tensor, v: Tensor, state: Tensor, cu_seqlens: Tensor | None, k
 
 def forward(x: Arguments, save: bool, trace: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The output, the last state, and the trace where it is asked for; `trace` is memory for it, if there is some."""
-    o = (torch.empty if x.starts is None else torch.zeros)(x.v.shape, dtype=x.v.dtype)
+    o = blank(x.v) if x.starts is None else torch.zeros(x.v.shape, dtype=x.v.dtype)
     after = torch.empty_like(x.state)
     checkpoints = kept = 0
     if save:

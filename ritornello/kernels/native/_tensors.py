@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import overload
 
 import torch
@@ -16,9 +18,33 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+LARGE = 32 << 20
+PAGE = 2 << 20
+HUGE_PAGES = 14  # MADV_HUGEPAGE of Linux
+
+
 def blank(like: Tensor) -> Tensor:
-    """Contiguous memory of the same shape and dtype: a third of the time of `Tensor.new_empty`."""
-    return torch.empty_like(like, memory_format=torch.contiguous_format)
+    """Contiguous memory of the same shape and dtype: a third of the time of `Tensor.new_empty`.
+
+    Memory of this size comes fresh from the system, and small pages, one fault each, cost more than filling it: twice
+    the time at 256 MB. Huge pages are asked for; where the system has none to give, nothing changes.
+    """
+    tensor = torch.empty_like(like, memory_format=torch.contiguous_format)
+    if tensor.nbytes >= LARGE and _advise is not None:
+        first = -(-tensor.data_ptr() // PAGE) * PAGE
+        _advise(first, (tensor.data_ptr() + tensor.nbytes) // PAGE * PAGE - first, HUGE_PAGES)
+    return tensor
+
+
+def _madvise():
+    if not sys.platform.startswith("linux"):
+        return None
+    function = ctypes.CDLL(None).madvise
+    function.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
+    return function
+
+
+_advise = _madvise()
 
 
 @overload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, dense, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, dense, starts, zero_tail
 from ritornello.typing import accumulation_dtype
 
 TAPS = 32  # as in the C source
@@ -20,7 +20,7 @@ def limits(x, weight, bias, state, cu_seqlens, activation):
 
 
 def forward(x, weight, bias, state, cu_seqlens, activation, save):
-    out, last = x.new_empty(x.shape), state.new_empty(state.shape)
+    out, last = blank(x), blank(state)
     zero_tail(cu_seqlens, out)
     x, weight, bias, state = dense(x), weight.contiguous(), _plain(bias), state.contiguous()
     bounds = starts(cu_seqlens)
@@ -34,8 +34,8 @@ def forward(x, weight, bias, state, cu_seqlens, activation, save):
 
 def backward(grads, trace, needs, x, weight, bias, state, cu_seqlens, activation):
     grad, grad_last = dense(grads[0]), _plain(grads[1])
-    dx = x.new_empty(x.shape) if needs[0] else None
-    dstate = state.new_empty(state.shape) if needs[3] else None
+    dx = blank(x) if needs[0] else None
+    dstate = blank(state) if needs[3] else None
     wide = accumulation_dtype(x.dtype)
     dweight, dbias = torch.empty(weight.shape, dtype=wide), torch.empty(weight.shape[0], dtype=wide)
     zero_tail(cu_seqlens, dx)

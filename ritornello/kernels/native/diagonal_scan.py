@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, rows, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, rows, starts, zero_tail
 
 CHUNK = 64  # as in the C source: one checkpoint for so many steps
 
@@ -21,7 +21,7 @@ def trace_size(a, b, state, cu_seqlens):
 
 
 def forward(a, b, state, cu_seqlens, save):
-    out, last = b.new_empty(b.shape), state.new_empty(state.shape)
+    out, last = blank(b), blank(state)
     zero_tail(cu_seqlens, out)
     trace = torch.empty(trace_size(a, b, state, cu_seqlens) if save else 0, dtype=torch.uint8)
     a3, b3, bounds = _flat(a), _flat(b), starts(cu_seqlens)
@@ -40,8 +40,8 @@ def backward(grads, trace, needs, a, b, state, cu_seqlens):
     a3, b3, bounds = _flat(a), _flat(b), starts(cu_seqlens)
     g3 = None if grad is None else _flat(grad)
     grad_last = None if grad_last is None else grad_last.resolve_conj().contiguous()
-    da, db = (b.new_empty(b.shape) if need else None for need in needs[:2])
-    dstate = state.new_empty(state.shape) if needs[2] else None
+    da, db = (blank(b) if need else None for need in needs[:2])
+    dstate = blank(state) if needs[2] else None
     zero_tail(cu_seqlens, da, db)
     kernel, dtype = (_complex_backward, a3.dtype) if b.is_complex() else (_backward, a3.dtype)
     kernel(

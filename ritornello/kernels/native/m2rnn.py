@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, dense, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, dense, starts, zero_tail
 
 SEGMENT = 16  # as in the C source: one checkpoint for so many steps
 
@@ -20,7 +20,7 @@ def trace_size(q, k, v, f, weight, state, cu_seqlens):
 
 
 def forward(q, k, v, f, weight, state, cu_seqlens, save):
-    o, last = v.new_empty(v.shape), state.new_empty(state.shape)
+    o, last = blank(v), blank(state)
     trace = torch.empty(trace_size(q, k, v, f, weight, state, cu_seqlens), dtype=torch.uint8) if save else None
     zero_tail(cu_seqlens, o)
     _call(_forward, q, k, v, f, weight, state, cu_seqlens, (o, last, trace))
@@ -31,7 +31,7 @@ def backward(grads, trace, needs, q, k, v, f, weight, state, cu_seqlens):
     grad, dlast = (None if g is None else g.contiguous() for g in grads)
     rows, heads, key, value = state.shape
     dq, dk = (q.new_empty(*v.shape[:3], key) for _ in range(2))
-    dv, df, dstate = (x.new_empty(x.shape) for x in (v, f, state))
+    dv, df, dstate = (blank(x) for x in (v, f, state))
     dweight = state.new_empty(rows, heads, value, value)
     zero_tail(cu_seqlens, dq, dk, dv, df)
     found = (dq, dk, dv, df, dweight, dstate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, dense, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, dense, starts, zero_tail
 
 CHUNK, BLOCK = 32, 64  # as in the C source: one checkpoint for so many steps, for blocks of so many channels
 
@@ -21,7 +21,7 @@ def trace_size(x, delta, A, B, C, D, state, cu_seqlens, signed):
 
 
 def forward(x, delta, A, B, C, D, state, cu_seqlens, signed, save):
-    out, last = x.new_empty(x.shape), state.new_empty(state.shape)
+    out, last = blank(x), blank(state)
     zero_tail(cu_seqlens, out)
     size = trace_size(x, delta, A, B, C, D, state, cu_seqlens, signed) if save else 0
     trace = torch.empty(size, dtype=torch.uint8)
@@ -38,8 +38,8 @@ def forward(x, delta, A, B, C, D, state, cu_seqlens, signed, save):
 
 def backward(grads, trace, needs, x, delta, A, B, C, D, state, cu_seqlens, signed):
     grad, grad_last = dense(grads[0]), _plain(grads[1])
-    dx, ddelta = x.new_empty(x.shape), x.new_empty(x.shape)
-    dA, dstate = state.new_empty(A.shape), state.new_empty(state.shape)
+    dx, ddelta = blank(x), blank(x)
+    dA, dstate = state.new_empty(A.shape), blank(state)
     dB, dC, dD = state.new_empty(B.shape), state.new_empty(B.shape), state.new_empty(A.shape[0])
     zero_tail(cu_seqlens, dx, ddelta)
     x, delta, B, C = dense(x), dense(delta), dense(B), dense(C)

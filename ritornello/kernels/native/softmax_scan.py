@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.native._library import DTYPES, Entry
-from ritornello.kernels.native._tensors import address, rows, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, rows, starts, zero_tail
 
 CHUNK = 32  # as in the C source: one checkpoint for so many steps
 
@@ -35,8 +35,8 @@ def trace_size(logits, values, log_decay, bonus, m, numerator, denominator, cu_s
 
 def forward(logits, values, log_decay, bonus, m, numerator, denominator, cu_seqlens, save):
     tensors = logits, values, log_decay, bonus, m, numerator, denominator, cu_seqlens
-    out = values.new_empty(values.shape)
-    last = m.new_empty(m.shape), numerator.new_empty(numerator.shape), denominator.new_empty(denominator.shape)
+    out = blank(values)
+    last = blank(m), blank(numerator), blank(denominator)
     zero_tail(cu_seqlens, out)
     trace = torch.empty(trace_size(*tensors) if save else 0, dtype=torch.uint8)
     kept, inputs, sizes = _prepare(*tensors)
@@ -51,10 +51,10 @@ def backward(grads, trace, needs, logits, values, log_decay, bonus, m, numerator
     grad, _, grad_u, grad_w = grads
     grad = None if grad is None else rows(grad.flatten(2))
     grad_u, grad_w = (None if g is None else g.contiguous() for g in (grad_u, grad_w))
-    dlogits, dvalues = logits.new_empty(logits.shape), values.new_empty(values.shape)
-    ddecay = None if log_decay is None else logits.new_empty(logits.shape)
+    dlogits, dvalues = blank(logits), blank(values)
+    ddecay = None if log_decay is None else blank(logits)
     dbonus = None if bonus is None else logits.new_empty(m.shape)
-    du, dw = numerator.new_empty(numerator.shape), denominator.new_empty(denominator.shape)
+    du, dw = blank(numerator), blank(denominator)
     zero_tail(cu_seqlens, dlogits, dvalues, ddecay)
     kept, inputs, sizes = _prepare(logits, values, log_decay, bonus, m, numerator, denominator, cu_seqlens)
     _backward(
