@@ -22,4 +22,4 @@ def forward(x, weight, gate, eps, save):
 
 
 def backward(grads, trace, needs, x, weight, gate, eps):
-    return recomputed(lambda *tensors: _norm(*tensors, eps), (x, weight, gate), needs, grads)
+    return recomputed(lambda x, weight, gate: _norm(x, weight, gate, eps), (x, weight, gate), needs, grads)
