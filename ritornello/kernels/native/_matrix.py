@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, blank, dense, starts
+from ritornello.kernels.native._tensors import address, blank, dense, starts, untouched
 from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["BONUS", "COMMON", "DELTA", "DPLR", "LINEAR", "Arguments", "backward", "forward", "trace_size", "view"]
@@ -103,7 +103,7 @@ def forward(x: Arguments, save: bool, trace: Tensor | None = None) -> tuple[Tens
     checkpoints = kept = 0
     if save:
         split, rest = trace_layout(x.q, x.v, x.state, x.cu_seqlens, x.keeps, x.ones)
-        trace = torch.empty(split + rest, dtype=torch.uint8) if trace is None else trace
+        trace = untouched(torch.empty(split + rest, dtype=torch.uint8)) if trace is None else trace
         checkpoints, kept = trace.data_ptr(), trace.data_ptr() + split if rest else 0
     _forward(x.q.dtype, *x.pack(checkpoints, kept), *view(o), address(x.state), address(after))
     return o, after, trace
@@ -139,7 +139,7 @@ def backward(
         "state": x.state.shape,
         "n": None if n is None else n.shape,
     }
-    made = {name: new(shapes[name], dtype=x.dtype) for name in wanted if shapes[name] is not None}
+    made = {name: untouched(new(shapes[name], dtype=x.dtype)) for name in wanted if shapes[name] is not None}
     if "bonus" in made:
         made["bonus"].zero_()
     split, rest = trace_layout(x.q, x.v, x.state, x.cu_seqlens, x.keeps, x.ones)

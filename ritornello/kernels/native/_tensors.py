@@ -10,7 +10,7 @@ import torch
 
 from ritornello.typing import Tensor
 
-__all__ = ["address", "blank", "dense", "grid", "rows", "starts", "zero_tail"]
+__all__ = ["address", "blank", "dense", "grid", "rows", "starts", "untouched", "zero_tail"]
 
 
 def address(tensor: Tensor | None) -> int:
@@ -24,12 +24,16 @@ HUGE_PAGES = 14  # MADV_HUGEPAGE of Linux
 
 
 def blank(like: Tensor) -> Tensor:
-    """Contiguous memory of the same shape and dtype: a third of the time of `Tensor.new_empty`.
+    """Contiguous memory of the same shape and dtype: a third of the time of `Tensor.new_empty`."""
+    return untouched(torch.empty_like(like, memory_format=torch.contiguous_format))
 
-    Memory of this size comes fresh from the system, and small pages, one fault each, cost more than filling it: twice
+
+def untouched(tensor: Tensor) -> Tensor:
+    """A tensor that nobody has written to yet, its memory in huge pages where it is LARGE.
+
+    Memory of that size comes fresh from the system, and small pages, one fault each, cost more than filling it: twice
     the time at 256 MB. Huge pages are asked for; where the system has none to give, nothing changes.
     """
-    tensor = torch.empty_like(like, memory_format=torch.contiguous_format)
     if tensor.nbytes >= LARGE and _advise is not None:
         first = -(-tensor.data_ptr() // PAGE) * PAGE
         _advise(first, (tensor.data_ptr() + tensor.nbytes) // PAGE * PAGE - first, HUGE_PAGES)
