@@ -153,9 +153,7 @@ class Backbone(nn.Module):
             x, leaves[str(i)] = block.advance(x, part(state, str(i)), call)
         if self.final_norm is not None:
             x = self.final_norm(x)
-        if sequence.cu_seqlens is not None:
-            used = torch.arange(sequence.length, device=x.device) < sequence.cu_seqlens[-1]
-            x = torch.where(used.view(1, -1, 1), x, 0)
+        x = sequence.clear_unused(x)
         return x.to(dtype), State(self.kind, VERSION, self.spec, leaves)
 
     def initial_state(self, batch: int, like: Tensor) -> State:
