@@ -5,6 +5,7 @@ Beside them the two functions of single rows that layers spend most of their tim
 
 from __future__ import annotations
 
+from ritornello.ops.block_scan import block_scan
 from ritornello.ops.causal_conv import causal_conv
 from ritornello.ops.delta_rule import delta_rule
 from ritornello.ops.diagonal_scan import diagonal_scan
@@ -24,6 +25,7 @@ from ritornello.ops.softmax_scan import softmax_scan
 from ritornello.ops.swiglu import swiglu
 
 __all__ = [
+    "block_scan",
     "causal_conv",
     "delta_rule",
     "diagonal_scan",

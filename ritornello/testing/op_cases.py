@@ -193,6 +193,13 @@ def _diagonal_scan(d: Draw, z: Sizes) -> dict[str, Any]:
     return {"a": a, "b": d.normal(*shape)} | state | z.packing
 
 
+def _block_scan(d: Draw, z: Sizes) -> dict[str, Any]:
+    n = z.blocks or 2
+    a = (d.signed(z.B, z.T, n, n, z.D) / n).to(d.dtype)  # divided by n: products of many stay bounded
+    state = {"state": d.normal(z.rows, n, z.D, gate=True)} if z.state else {}
+    return {"a": a, "b": d.normal(z.B, z.T, n, z.D)} | state | z.packing
+
+
 def _softmax_scan(d: Draw, z: Sizes) -> dict[str, Any]:
     inner, value = (z.D,), (z.D, z.V) if z.vector else (z.D,)
     found: dict[str, Any] = {"logits": d.normal(z.B, z.T, *inner, gate=True) * 3, "values": d.normal(z.B, z.T, *value)}
@@ -305,6 +312,16 @@ _SPECS: dict[str, tuple[Callable[[Draw, Sizes], dict[str, Any]], dict[str, dict]
         },
     ),
     "diagonal_scan": (_diagonal_scan, VECTOR, {"deep": {"deep": True}, "strong": {"decay": "strong"}}),
+    "block_scan": (
+        _block_scan,
+        VECTOR,
+        {
+            "three": {"blocks": 3, "T": 75},
+            "three packed": {"blocks": 3, "T": 40, "cu": [0, 9, 9, 35]},
+            "four": {"blocks": 4},
+            "one": {"blocks": 1},
+        },
+    ),
     "selective_scan": (
         _selective_scan,
         VECTOR,

@@ -109,6 +109,7 @@ class Block(Transition):
     a: Tensor
     b: Tensor
     over_time: ClassVar = {"a": _eye_of_blocks, "b": 0.0}
+    op: ClassVar = "block_scan"
 
     def apply(self, h: Tensor) -> Tensor:
         return torch.einsum("...ijd,...jd->...id", self.a, h) + self.b
@@ -123,7 +124,7 @@ class Block(Transition):
         return self.b.new_zeros((self.batch, *self.b.shape[2:]), dtype=accumulation_dtype(self.b.dtype))
 
     def scan(self, h0: Tensor, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return _scan_by_prefixes(self, h0, cu_seqlens)
+        return ops.block_scan(self.a, self.b, h0, cu_seqlens=cu_seqlens)
 
     def scan_read(self, query: None, h0: Tensor, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.scan(h0, cu_seqlens)
@@ -166,7 +167,7 @@ Segment = Dense
 """What many steps of a Decay or Delta come to: the transition matrix (…, K, K) and the added state (…, K, V)."""
 
 
-def _scan_by_prefixes(t: Block | Dense, h0: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
+def _scan_by_prefixes(t: Dense, h0: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
     sequence = Sequence.of(t.lead, cu_seqlens)
     rows = t.padded(sequence) if cu_seqlens is not None else t
     if rows.length == 0:

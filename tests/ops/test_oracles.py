@@ -75,7 +75,7 @@ def run_oracle(op, arguments):
     oracle = oracle_of(op)
     if bounds is None:
         return oracle(**given)
-    lead = given["v" if "v" in given else "values" if "values" in given else next(iter(given))]
+    lead = given[{"block_scan": "b", "softmax_scan": "values"}.get(op, "v" if "v" in given else next(iter(given)))]
     output, finals = np.zeros_like(lead), []
     for row, (start, end) in enumerate(itertools.pairwise(bounds)):
         one = {k: x[:, start:end] if isinstance(x, np.ndarray) and over_time(k) else x for k, x in given.items()} | {
@@ -125,7 +125,7 @@ def test_complex_diagonal_scan():
 
 
 DERIVED = [
-    ("diagonal_scan", "plain"), ("linear_attention", "plain"), ("linear_attention", "signed vector"),
+    ("diagonal_scan", "plain"), ("block_scan", "three"), ("linear_attention", "plain"), ("linear_attention", "signed vector"),
     ("linear_attention", "bonus"), ("delta_rule", "plain"), ("delta_rule", "signed"), ("dplr", "plain"),
     ("mlstm", "plain"), ("softmax_scan", "decay"), ("softmax_scan", "bonus"), ("selective_scan", "signed"),
     ("causal_conv", "silu"), ("rms_norm", "plain"), ("swiglu", "plain"),

@@ -21,6 +21,7 @@ COMPLEX = (torch.complex64, torch.complex128)
 SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
     # op, and the dtypes of its first tensor; its module has the same name
     "causal_conv": REAL,
+    "block_scan": REAL,
     "diagonal_scan": REAL + COMPLEX,
     "linear_attention": REAL,
     "delta_rule": REAL,

@@ -11,6 +11,7 @@ from ritornello.kernels.registry import Kernel, register
 from ritornello.typing import FLOATING
 
 for _op in (
+    "block_scan",
     "causal_conv",
     "delta_rule",
     "diagonal_scan",
