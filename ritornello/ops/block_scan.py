@@ -19,7 +19,7 @@ _op = Op("block_scan", "a b state cu_seqlens?", {}, shapes=_shapes)
 def block_scan(
     a: Tensor, b: Tensor, state: Tensor | None = None, *, cu_seqlens: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """h_{t,i} = Σ_j a_{t,ij} ⊙ h_{t−1,j} + b_{t,i}, for all times: n states of D channels each, mixed channel by channel.
+    """h_{t,i} = Σ_j a_{t,ij} ⊙ h_{t−1,j} + b_{t,i}, for all times: n states of D channels, mixed channel by channel.
 
     It is how an error runs through a cell of several state tensors that act channel by channel (an LSTM's h and c).
 

@@ -125,7 +125,8 @@ def test_complex_diagonal_scan():
 
 
 DERIVED = [
-    ("diagonal_scan", "plain"), ("block_scan", "three"), ("linear_attention", "plain"), ("linear_attention", "signed vector"),
+    ("diagonal_scan", "plain"), ("block_scan", "three"), ("linear_attention", "plain"),
+    ("linear_attention", "signed vector"),
     ("linear_attention", "bonus"), ("delta_rule", "plain"), ("delta_rule", "signed"), ("dplr", "plain"),
     ("mlstm", "plain"), ("softmax_scan", "decay"), ("softmax_scan", "bonus"), ("selective_scan", "signed"),
     ("causal_conv", "silu"), ("rms_norm", "plain"), ("swiglu", "plain"),
