@@ -1,0 +1,120 @@
+"""Multi-query associative recall."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+
+from ritornello.tasks._draw import check, choose, integers
+from ritornello.tasks.base import About, Batch, Figure, Task, Training
+from ritornello.typing import Tensor
+
+__all__ = ["MQAR"]
+
+PARARNN = "Danieli et al. 2025, arXiv:2510.21450, table 4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MQAR(Task):
+    """k₁ v₁ k₂ v₂ … kₙ vₙ, then every key once again among random tokens: after kᵢ say vᵢ.
+
+    Keys come from the lower half of the vocabulary and values from the upper, both without repetition. A key is asked
+    for 2r steps after the pairs, r drawn without replacement with probability ∝ a·(r + 1)^{a − 1}; all other steps are
+    uniform over the vocabulary. Arora et al. 2023, arXiv:2312.04927, and their code, HazyResearch/zoology.
+
+    Fields:
+        vocabulary: its size, even.
+        mixture: (m, spacing, weight) of the training batches: ``train_length // m`` steps, and a pair for every
+            `spacing` of them. A batch is of one kind.
+        spacing: that of the test.
+        power: a.
+    """
+
+    name: ClassVar[str] = "mqar"
+    about: ClassVar[About] = About(
+        title="Multi-query associative recall",
+        paper="Arora et al. 2023, arXiv:2312.04927",
+        tests="Looking up many values by their keys: how much a state can hold, and whether it can be addressed.",
+    )
+    small: ClassVar = MappingProxyType(
+        {
+            "vocabulary": 256,
+            "train_length": 64,
+            "mixture": ((1, 8, 1),),
+            "test_lengths": (64, 128, 256),
+            "spacing": 8,
+            "training": Training(steps=600, batch=64, learning_rates=(3e-3, 1e-3)),
+        }
+    )
+    published: ClassVar = MappingProxyType(
+        {
+            "attention": Figure(1.0, "one layer", PARARNN),
+            "mamba2": Figure(1.0, "one layer", PARARNN),
+            "para_gru": Figure(1.0, "one layer", PARARNN),
+            "para_lstm": Figure(1.0, "one layer", PARARNN),
+        }
+    )
+
+    vocabulary: int = 8192
+    train_length: int = 256
+    test_lengths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    mixture: tuple[tuple[int, int, float], ...] = ((4, 16, 5), (2, 16, 1), (1, 16, 1), (1, 8, 1), (1, 4, 1))
+    spacing: int = 4
+    power: float = 0.01
+    training: Training = Training(steps=90_000, batch=64, learning_rates=(1e-4, 4.6e-4, 2.2e-3, 1e-2))
+
+    def __post_init__(self) -> None:
+        check(self.vocabulary % 2 == 0, f"`vocabulary` is {self.vocabulary}; wanted an even number.")
+        for spacing in (self.spacing, *(spacing for _, spacing, _ in self.mixture)):
+            check(spacing >= 4, f"`spacing` is {spacing}; a pair and its query need 4 steps.")
+        self._pairs(self.train_length, min(spacing for _, spacing, _ in self.mixture))
+
+    def _pairs(self, length: int, spacing: int) -> int:
+        pairs, keys = length // spacing, self.vocabulary // 2 - 1
+        check(pairs <= keys, f"{length} steps have {pairs} pairs; `vocabulary` {self.vocabulary} has {keys} keys.")
+        return pairs
+
+    @property
+    def inputs(self) -> int:
+        return self.vocabulary
+
+    @property
+    def classes(self) -> int:
+        return self.vocabulary
+
+    @property
+    def answers(self) -> range:
+        return range(self.vocabulary // 2, self.vocabulary)
+
+    @property
+    def shortest(self) -> int:
+        return self.spacing
+
+    def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
+        if length is None:
+            weights = torch.tensor([[float(weight) for _, _, weight in self.mixture]])
+            part, spacing, _ = self.mixture[int(choose(weights, 1, generator))]
+            length, pairs = self.train_length // part, self._pairs(self.train_length // part, spacing)
+        else:
+            pairs = self._pairs(length, self.spacing)
+        half = self.vocabulary // 2
+        keys = 1 + choose(torch.ones(batch, half - 1), pairs, generator)
+        values = half + choose(torch.ones(batch, half), pairs, generator)
+        places = torch.arange(1, (length - 2 * pairs) // 2 + 1)
+        gaps = choose((places ** (self.power - 1)).expand(batch, -1), pairs, generator)
+
+        inputs = integers(0, self.vocabulary, (batch, length), generator)
+        inputs[:, : 2 * pairs] = torch.stack((keys, values), -1).flatten(1)
+        asked = 2 * pairs + 2 * gaps
+        inputs.scatter_(1, asked, keys)
+        targets = torch.zeros_like(inputs).scatter_(1, asked, values)
+        return Batch(inputs, targets, torch.zeros_like(inputs, dtype=torch.bool).scatter_(1, asked, True))
+
+    def solve(self, inputs: Tensor) -> Tensor:
+        rows, length = inputs.shape
+        steps = torch.arange(length).expand(rows, -1)
+        first = torch.full((rows, self.vocabulary), length).scatter_reduce(1, inputs, steps, "amin")
+        return inputs.gather(1, (first.gather(1, inputs) + 1).clamp(max=length - 1))
