@@ -12,6 +12,7 @@ from ritornello.layers.gated_mlp import GatedMLP
 from ritornello.layers.gla import GLA
 from ritornello.layers.gru import GRU
 from ritornello.layers.hgrn2 import HGRN2
+from ritornello.layers.kda import KDA
 from ritornello.layers.linear_attention import LinearAttention
 from ritornello.layers.lru import LRU
 from ritornello.layers.lstm import LSTM
@@ -32,6 +33,7 @@ for _layer in (
     GLA,
     GRU,
     HGRN2,
+    KDA,
     LinearAttention,
     LRU,
     LSTM,
@@ -49,6 +51,7 @@ __all__ = [
     "GLA",
     "GRU",
     "HGRN2",
+    "KDA",
     "LRU",
     "LSTM",
     "MLP",

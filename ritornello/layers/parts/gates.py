@@ -20,15 +20,19 @@ __all__ = ["GatedNorm", "NormOfGated", "StepDecay", "inverse_softplus_of_steps"]
 class GatedNorm(nn.Module):
     """y = RMSNorm(o) ⊙ silu(g): per head, over the value size, as GLA and the delta rules end.
 
-    With `centred` the mean is subtracted as well, and there are no weights: the group norm of RetNet.
+    With `centred` the mean is subtracted as well, and there are no weights: the group norm of RetNet. With `sigmoid`
+    the gate is σ(g): Kimi's.
     """
 
-    def __init__(self, size: int, eps: float = 1e-5, centred: bool = False):
+    def __init__(self, size: int, eps: float = 1e-5, centred: bool = False, sigmoid: bool = False):
         super().__init__()
         self.norm = nn.LayerNorm(size, eps, elementwise_affine=False) if centred else RMSNorm(size, eps)
+        self.sigmoid = sigmoid
 
     def forward(self, o: Tensor, gate: Tensor) -> Tensor:
         """o (B, T, H, V) and gate (B, T, H·V) → (B, T, H·V)."""
+        if self.sigmoid:
+            return self.norm(o).flatten(-2) * torch.sigmoid(gate)
         if isinstance(self.norm, RMSNorm):
             return self.norm(o, gate.unflatten(-1, o.shape[-2:])).flatten(-2)
         return swiglu(gate, self.norm(o).flatten(-2))
@@ -56,15 +60,16 @@ class NormOfGated(nn.Module):
 class StepDecay(nn.Module):
     """log d = −e^{A_log} · softplus(a + dt_bias), one per head: the decay of Mamba-2 and Gated DeltaNet.
 
-    Kept in float32: the product of thousands of decays underflows bfloat16.
+    With `size` above 1 there are as many steps Δ in a head, one after the other along the last dimension: Kimi's. Kept
+    in float32: the product of thousands of decays underflows bfloat16.
     """
 
     tags: ClassVar = {"A_log": (NO_WEIGHT_DECAY, KEEP_FLOAT32), "dt_bias": (NO_WEIGHT_DECAY, KEEP_FLOAT32)}
 
-    def __init__(self, heads: int, low: float = 1.0, high: float = 16.0):
+    def __init__(self, heads: int, low: float = 1.0, high: float = 16.0, size: int = 1):
         super().__init__()
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(low, high).log())
-        self.dt_bias = nn.Parameter(inverse_softplus_of_steps(heads))
+        self.dt_bias = nn.Parameter(inverse_softplus_of_steps(heads * size))
 
     def step(self, a: Tensor) -> Tensor:
         """The step size Δ = softplus(a + dt_bias), in float32 or wider."""
@@ -73,7 +78,10 @@ class StepDecay(nn.Module):
 
     def log(self, step: Tensor) -> Tensor:
         """log d for the step size Δ."""
-        return -self.A_log.to(step.dtype).exp() * step
+        rate = self.A_log.to(step.dtype).exp()
+        if step.shape[-1] != rate.shape[0]:
+            rate = rate.repeat_interleave(step.shape[-1] // rate.shape[0])
+        return -rate * step
 
     def forward(self, a: Tensor) -> Tensor:
         return self.log(self.step(a))
