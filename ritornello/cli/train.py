@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from ritornello import hub
 from ritornello.errors import InputError
 from ritornello.models import ByteTokenizer, FileTokenizer, LanguageModel, ModelConfig
+from ritornello.models.pattern import parse_pattern
 from ritornello.tasks import text_files
 from ritornello.train import Interrupted, Settings, Tokens, Trainer, latest, vocabulary
 from ritornello.train.checkpoint import read_training
@@ -166,22 +166,3 @@ def _config(given: dict[str, Any], vocab_size: int) -> ModelConfig:
     words = given.get("pattern") or given.get("layer") or MODEL["pattern"]
     sizes = {name: given.get(name, MODEL[name]) for name in ("width", "depth")}
     return ModelConfig(vocab_size=vocab_size, pattern=parse_pattern(words), **sizes)
-
-
-def parse_pattern(words: str) -> list[Any]:
-    """``"gla,attention:window=128:heads=4"`` → ``["gla", ("attention", {"window": 128, "heads": 4})]``."""
-    entries: list[Any] = []
-    for word in words.split(","):
-        name, *options = word.strip().split(":")
-        pairs = [option.partition("=") for option in options]
-        if wrong := next((key for key, equals, _ in pairs if not equals), None):
-            raise InputError(f"`pattern` has {word.strip()!r}; an option is written {wrong}=VALUE.")
-        entries.append((name, {key: _value(text) for key, _, text in pairs}) if pairs else name)
-    return entries
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

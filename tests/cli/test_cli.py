@@ -12,9 +12,9 @@ import torch
 import ritornello as rt
 from ritornello import hub
 from ritornello.cli import main
-from ritornello.cli.train import parse_pattern
 from ritornello.layers import catalogue
 from ritornello.models import LanguageModel, ModelConfig
+from ritornello.models.pattern import parse_pattern
 
 SMALL = ["--layer", "min_gru", "--width", "16", "--depth", "1", "--batch", "2", "--length", "16", "--seed", "3"]
 
