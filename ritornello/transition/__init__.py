@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ritornello.transition.base import Transition, prefixes
 from ritornello.transition.matrix import Decay, Delta, LowRank, MatrixTransition
+from ritornello.transition.mlstm import MLSTM
 from ritornello.transition.softmax import Softmax
 from ritornello.transition.vector import Block, Dense, Diagonal, Segment, Selective
 
 __all__ = [
+    "MLSTM",
     "Block",
     "Decay",
     "Delta",

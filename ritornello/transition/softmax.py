@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -23,13 +23,15 @@ class Softmax(Transition):
     logit).
 
     Read as u / w: the softmax average of all values so far. logits (B, T, \\*S), values (B, T, \\*S[, V]), g =
-    log_decay ≤ 0; `weight` (1 where None) is what a composition of many values weighs.
+    log_decay ≤ 0; `weight` (1 where None) is what a composition of many values weighs. With a `bonus` (\\*S) the read
+    sees the state before the step, undecayed, and the present with weight e^{logit + bonus} (RWKV-4).
     """
 
     logits: Tensor
     values: Tensor
     log_decay: Tensor | None = None
     weight: Tensor | None = None
+    bonus: Tensor | None = None
     over_time: ClassVar = {"logits": _NOTHING, "values": 0.0, "log_decay": 0.0, "weight": 0.0}
     op: ClassVar = "softmax_scan"
 
@@ -74,10 +76,12 @@ class Softmax(Transition):
         return m, u, torch.zeros_like(m)
 
     def read(self, query: None, before, after: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        if self.bonus is not None:
+            after = replace(self, logits=self.logits + self.bonus, log_decay=None).apply(before)
         _, u, w = after
         return u / self._spread(torch.where(w > 0, w, 1.0))
 
     def scan_read(self, query: None, h0, cu_seqlens: Tensor | None = None):
         if self.weight is not None:
             raise InputError("A composition of Softmax steps was given to scan_read; wanted single logits and values.")
-        return ops.softmax_scan(self.logits, self.values, self.log_decay, h0, cu_seqlens=cu_seqlens)
+        return ops.softmax_scan(self.logits, self.values, self.log_decay, h0, bonus=self.bonus, cu_seqlens=cu_seqlens)

@@ -9,7 +9,20 @@ import torch
 from torch.utils import _pytree as pytree
 
 import ritornello as rt
-from ritornello.transition import Block, Decay, Delta, Dense, Diagonal, LowRank, Segment, Selective, Softmax, prefixes
+from ritornello.transition import (
+    MLSTM,
+    Block,
+    Decay,
+    Delta,
+    Dense,
+    Diagonal,
+    LowRank,
+    Segment,
+    Selective,
+    Softmax,
+    prefixes,
+)
+from ritornello.transition.mlstm import MLSTMSegment
 
 B, T, H, HV, K, V, D = 2, 11, 2, 4, 3, 5, 4
 
@@ -55,6 +68,11 @@ CASES: dict[str, Callable] = {
         (draw(B, T, K), x),
     ),
     "softmax": lambda: (Softmax(3 * draw(B, T, H), draw(B, T, H, V), -draw(B, T, H).abs()), None),
+    "softmax with a bonus": lambda: (
+        Softmax(3 * draw(B, T, H), draw(B, T, H, V), -draw(B, T, H).abs(), bonus=3 * draw(H)),
+        None,
+    ),
+    "mlstm": lambda: (MLSTM(draw(B, T, H, K), draw(B, T, H, V), 3 * draw(B, T, H), draw(B, T, H)), draw(B, T, H, K)),
 }
 
 
@@ -76,10 +94,13 @@ def same(got, want):
 
 
 def absolute(t, state):
-    """A softmax state is defined up to its exponent m."""
+    """The states of softmax averages and of the mLSTM are defined up to their exponent m."""
     if isinstance(t, Softmax):
         m, u, w = state
         return u * m.exp().unsqueeze(-1), w * m.exp()
+    if isinstance(t, MLSTM):
+        C, n, m = state
+        return C * m.exp()[..., None, None], n * m.exp().unsqueeze(-1)
     return state
 
 
@@ -101,7 +122,8 @@ def test_after_is_composition(case):
     first, second = t.unbind()[:2]
     h = some_state(t)
     composed = second.after(first)
-    assert isinstance(composed, Segment if isinstance(t, Decay | Delta | LowRank) else type(t))
+    segment = Segment if isinstance(t, Decay | Delta | LowRank) else MLSTMSegment if isinstance(t, MLSTM) else type(t)
+    assert isinstance(composed, segment)
     same(absolute(t, composed.apply(h)), absolute(t, second.apply(first.apply(h))))
 
 
@@ -110,6 +132,15 @@ def test_scan_read_is_the_loop(case):
     h = some_state(t)
     want, last = rt.Sequential().solve(t, query, h)
     got, final = t.scan_read(query, h)
+    same(got, want)
+    same(absolute(t, final), absolute(t, last))
+
+
+def test_a_scan_is_the_loop(case):
+    t, query = case
+    h = some_state(t)
+    want, last = rt.Sequential().solve(t, query, h)
+    got, final = rt.Scan(4).solve(t, query, h)
     same(got, want)
     same(absolute(t, final), absolute(t, last))
 
