@@ -7,6 +7,8 @@ from ritornello.layers.attention import Attention
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
 from ritornello.layers.catalogue import build, catalogue, find, register
 from ritornello.layers.delta_net import DeltaNet
+from ritornello.layers.delta_product import DeltaProduct
+from ritornello.layers.fast_weights import FastWeights
 from ritornello.layers.gated_delta_net import GatedDeltaNet
 from ritornello.layers.gated_mlp import GatedMLP
 from ritornello.layers.gla import GLA
@@ -28,6 +30,8 @@ for _layer in (
     Aaren,
     Attention,
     DeltaNet,
+    DeltaProduct,
+    FastWeights,
     GatedDeltaNet,
     GatedMLP,
     GLA,
@@ -61,6 +65,8 @@ __all__ = [
     "Attention",
     "Call",
     "DeltaNet",
+    "DeltaProduct",
+    "FastWeights",
     "GatedDeltaNet",
     "GatedMLP",
     "Layer",

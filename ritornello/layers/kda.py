@@ -22,8 +22,8 @@ __all__ = ["KDA"]
 
 
 class KDA(Layer):
-    """S ← (I − β_t k_t k_tᵀ) diag(α_t) S + β_t k_t v_tᵀ, o_t = Sᵀ q_t / √K: a gated delta rule that forgets each channel
-    of the key at its own speed; q, k, v through a short convolution and silu, ‖q‖ = ‖k‖ = 1;
+    """S ← (I − β_t k_t k_tᵀ) diag(α_t) S + β_t k_t v_tᵀ, o_t = Sᵀ q_t / √K: a gated delta rule that forgets each
+    channel of the key at its own speed; q, k, v through a short convolution and silu, ‖q‖ = ‖k‖ = 1;
     y = W_o (RMSNorm(o) ⊙ σ(W_g x)).
 
     log α = −e^{A_log} softplus(W_a x + dt_bias), or bounded: log α = bound · σ(e^{A_log} (W_a x + dt_bias));
