@@ -65,14 +65,14 @@ class ParallelMixers(nn.Module):
 class Block(nn.Module):
     """x ← x + mixer(norm(x)); x ← x + ffn(norm(x))."""
 
-    def __init__(self, entry: Entry, config: ModelConfig):
+    def __init__(self, entry: Entry, ffn: Entry | None, config: ModelConfig):
         super().__init__()
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.mixer_norm = Norm(config)
         self.mixer = ParallelMixers(entry, config.width) if isinstance(entry, Parallel) else _layer(entry, config.width)
         self.ffn_norm, self.ffn = None, None
-        if config.ffn is not None:
-            self.ffn_norm, self.ffn = Norm(config), _layer(config.ffn, config.width)
+        if ffn is not None:
+            self.ffn_norm, self.ffn = Norm(config), _layer(ffn, config.width)
 
     def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
         leaves = {}
@@ -107,10 +107,10 @@ class Block(nn.Module):
 class RepeatedBlocks(nn.Module):
     """Blocks run n times over: the weights are shared, the states are not."""
 
-    def __init__(self, node: Repeat, config: ModelConfig):
+    def __init__(self, node: Repeat, ffn: Entry | None, config: ModelConfig):
         super().__init__()
         self.n = node.n
-        self.blocks: Any = nn.ModuleList(_block(e, config) for e in node.blocks)
+        self.blocks: Any = nn.ModuleList(_block(e, ffn, config) for e in node.blocks)
 
     def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
         leaves = {}
@@ -134,7 +134,9 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig, kind: str = "backbone"):
         super().__init__()
         self.kind = kind
-        self.blocks: Any = nn.ModuleList(_block(e, config) for e in config.entries())
+        self.blocks: Any = nn.ModuleList(
+            _block(entry, ffn, config) for entry, ffn in zip(config.entries(), config.feed_forwards(), strict=True)
+        )
         self.final_norm = Norm(config) if config.final_norm else None
         self.residual_float32 = config.residual_float32
         self.spec = {"width": config.width, "layers": ", ".join(describe(e) for e in config.entries())}
@@ -189,5 +191,5 @@ def _layer(entry: Any, width: int) -> Layer:
     return build(name, width, **options)
 
 
-def _block(entry: Entry, config: ModelConfig) -> nn.Module:
-    return RepeatedBlocks(entry, config) if isinstance(entry, Repeat) else Block(entry, config)
+def _block(entry: Entry, ffn: Entry | None, config: ModelConfig) -> nn.Module:
+    return RepeatedBlocks(entry, ffn, config) if isinstance(entry, Repeat) else Block(entry, ffn, config)

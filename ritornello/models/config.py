@@ -80,7 +80,8 @@ class ModelConfig:
         pattern: entries that are cycled through until there are `depth`: a layer's name, (name, options), `Parallel` or
             `Repeat` (one entry, however many blocks it runs). One string may hold several names, with commas between.
         depth: how many entries; those of the pattern, once, where None.
-        ffn: the feed-forward of every block: a name, (name, options), or None.
+        ffn: the feed-forward of every block: a name, (name, options), or None; or a list of those, cycled through as
+            the pattern is.
         tied_embeddings: the output weights are the embeddings.
         norm: ``"rms_norm"`` or ``"layer_norm"``.
         norm_eps: of the norms.
@@ -117,10 +118,11 @@ class ModelConfig:
         object.__setattr__(self, "pattern", pattern)
         object.__setattr__(self, "depth", len(pattern) if self.depth is None else self.depth)
         _positive("depth", "ModelConfig", self.depth)
-        if self.ffn is not None:
-            object.__setattr__(self, "ffn", as_entry(self.ffn))
-            if isinstance(self.ffn, (Parallel, Repeat)):
-                raise InputError("`ffn` is a node of a pattern; wanted one layer: a name, (name, options) or None.")
+        several = isinstance(self.ffn, (list, tuple)) and not _is_pair(self.ffn)
+        ffn = tuple(as_feed_forward(f) for f in self.ffn) if several else as_feed_forward(self.ffn)
+        if ffn == ():
+            raise InputError("`ffn` is an empty list; wanted at least one feed-forward, or None.")
+        object.__setattr__(self, "ffn", ffn)
         if self.norm not in NORMS:
             raise InputError(f"`norm` is {self.norm!r}. {nearest(str(self.norm), NORMS)}")
         if not 0 <= self.dropout < 1:
@@ -131,6 +133,11 @@ class ModelConfig:
     def entries(self) -> tuple[Entry, ...]:
         """The pattern, cycled to `depth` entries."""
         return tuple(self.pattern[i % len(self.pattern)] for i in range(self.depth or 0))
+
+    def feed_forwards(self) -> tuple[Entry | None, ...]:
+        """The feed-forward of each entry."""
+        cycle = self.ffn if isinstance(self.ffn, tuple) and not _is_pair(self.ffn) else (self.ffn,)
+        return tuple(cycle[i % len(cycle)] for i in range(self.depth or 0))
 
     def blocks(self) -> Iterator[Entry]:
         """The mixers in the order in which they are run, repetitions written out."""
@@ -149,7 +156,8 @@ class ModelConfig:
         """A JSON value from which `from_dict` makes this config again."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain["pattern"] = [entry_to_json(e) for e in self.pattern]
-        plain["ffn"] = None if self.ffn is None else entry_to_json(self.ffn)
+        several = isinstance(self.ffn, tuple) and not _is_pair(self.ffn)
+        plain["ffn"] = [_to_json(f) for f in self.ffn] if several else _to_json(self.ffn)
         return plain
 
     @staticmethod
@@ -201,6 +209,18 @@ def as_entry(entry: Any) -> Entry:
         f"An entry of the pattern is {entry!r}; wanted a layer's name, (name, options), Parallel(...) or Repeat(n, ...)"
         "."
     )
+
+
+def as_feed_forward(entry: Any) -> Entry | None:
+    """One feed-forward, from Python or from JSON."""
+    made = None if entry is None else as_entry(entry)
+    if isinstance(made, (Parallel, Repeat)):
+        raise InputError("`ffn` is a node of a pattern; wanted one layer: a name, (name, options) or None.")
+    return made
+
+
+def _to_json(entry: Entry | None) -> Any:
+    return None if entry is None else entry_to_json(entry)
 
 
 def entry_to_json(entry: Entry) -> Any:

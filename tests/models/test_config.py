@@ -20,7 +20,7 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
-@pytest.mark.parametrize("ffn", [None, "mlp", ("gated_mlp", {"hidden": 32})], ids=str)
+@pytest.mark.parametrize("ffn", [None, "mlp", ("gated_mlp", {"hidden": 32}), ["mlp", None]], ids=str)
 def test_a_config_comes_back_from_json(pattern, ffn) -> None:
     config = rt.ModelConfig(vocab_size=11, width=16, pattern=pattern, ffn=ffn, depth=3, logits_soft_cap=30.0)
     assert rt.ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -30,6 +30,14 @@ def test_the_pattern_is_cycled_to_the_depth() -> None:
     config = rt.ModelConfig(vocab_size=11, width=16, pattern="min_gru,min_gru,attention", depth=7)
     assert config.entries() == ("min_gru", "min_gru", "attention") * 2 + ("min_gru",)
     assert rt.ModelConfig(vocab_size=11, width=16, pattern="min_gru,attention").depth == 2
+
+
+def test_feed_forwards_are_cycled_as_the_pattern_is() -> None:
+    ffn = [("mlp", {"hidden": 8}), None, "gated_mlp"]
+    config = rt.ModelConfig(vocab_size=11, width=16, pattern="min_gru,lstm", ffn=ffn, depth=5)
+    assert config.feed_forwards() == (("mlp", {"hidden": 8}), None, "gated_mlp", ("mlp", {"hidden": 8}), None)
+    blocks = rt.LanguageModel(config).backbone.blocks
+    assert [block.ffn and block.ffn.kind for block in blocks] == ["mlp", None, "gated_mlp", "mlp", None]
 
 
 def test_repetitions_are_written_out() -> None:
@@ -49,6 +57,7 @@ REFUSED = {
     "another norm": (dict(norm="rmsnorm"), "Did you mean 'rms_norm'"),
     "all dropped": (dict(dropout=1.0), "`dropout` is 1.0"),
     "a node for a feed-forward": (dict(ffn=rt.Repeat(2, "mlp")), "`ffn` is a node"),
+    "no feed-forwards": (dict(ffn=[]), "`ffn` is an empty list"),
     "a cap of zero": (dict(logits_soft_cap=0.0), "positive bound"),
 }
 
