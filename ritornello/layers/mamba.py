@@ -13,6 +13,7 @@ from ritornello.layers.base import About, Call, Layer, Leaf, Traits
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import inverse_softplus_of_steps
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
+from ritornello.ops import rms_norm
 from ritornello.transition import Selective
 
 __all__ = ["Mamba"]
@@ -28,10 +29,14 @@ class Mamba(Layer):
         state_size: of B and C.
         dt_rank: of r, the low rank of Δ; ⌈width / 16⌉ where None.
         conv_width: taps of the convolution.
+        bias: whether the input and output projections have one.
+        conv_bias: whether the convolution has one.
+        norm_eps: of RMS norms without weights on r, B and C, as in Falcon-Mamba; no norms where None.
         negative_eigenvalues: the decay is 2 e^{ΔA} − 1, in (−1, 1) (state tracking).
 
     Source: Gu and Dao 2023, arXiv:2312.00752, algorithm 2 and section 3.4; sizes and initialisation as in the authors'
-    code (A = −1, …, −N; Δ log-uniform in [0.001, 0.1]); negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537.
+    code (A = −1, …, −N; Δ log-uniform in [0.001, 0.1]); negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537;
+    norms: Zuo et al. 2024, arXiv:2410.05355 (Falcon Mamba).
     """
 
     kind = "mamba"
@@ -57,6 +62,9 @@ class Mamba(Layer):
         state_size: int = 16,
         dt_rank: int | None = None,
         conv_width: int = 4,
+        bias: bool = False,
+        conv_bias: bool = True,
+        norm_eps: float | None = None,
         negative_eigenvalues: bool = False,
         **base: Any,
     ):
@@ -66,16 +74,16 @@ class Mamba(Layer):
             if size < 1:
                 raise InputError(f"`{name}` of {self.kind} is {size}; wanted at least 1.")
         self.inner, self.state_size = expand * width, state_size
-        self.negative_eigenvalues = negative_eigenvalues
-        self.in_proj = nn.Linear(width, 2 * self.inner, bias=False)
-        self.conv = ShortConv(self.inner, conv_width, bias=True)
+        self.norm_eps, self.negative_eigenvalues = norm_eps, negative_eigenvalues
+        self.in_proj = nn.Linear(width, 2 * self.inner, bias=bias)
+        self.conv = ShortConv(self.inner, conv_width, bias=conv_bias)
         self.x_proj = nn.Linear(self.inner, self.dt_rank + 2 * state_size, bias=False)
         self.dt_proj = nn.Linear(self.dt_rank, self.inner, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
         self.dt_bias = nn.Parameter(inverse_softplus_of_steps(self.inner))
         self.A_log = nn.Parameter(torch.arange(1.0, state_size + 1).log().repeat(self.inner, 1))
         self.D = nn.Parameter(torch.ones(self.inner))
-        self.out_proj = nn.Linear(self.inner, width, bias=False)
+        self.out_proj = nn.Linear(self.inner, width, bias=bias)
         self.spec = {"channels": self.inner, "state_size": state_size, "conv_width": conv_width}
 
     def leaves(self):
@@ -85,6 +93,8 @@ class Mamba(Layer):
         x, z = self.in_proj(x).chunk(2, -1)
         x, window = self.conv(x, state["conv"], call)
         rank, B, C = self.x_proj(x).split([self.dt_rank, self.state_size, self.state_size], -1)
+        if self.norm_eps is not None:
+            rank, B, C = (rms_norm(t, eps=self.norm_eps) for t in (rank, B, C))
         wide = state["h"].dtype
         delta = F.softplus(self.dt_proj(rank).to(wide) + self.dt_bias.to(wide)).to(x.dtype)
         A, D = -self.A_log.to(wide).exp(), self.D.to(wide)
