@@ -8,12 +8,16 @@ import torch
 
 from ritornello.errors import CheckpointError, InputError
 from ritornello.hub import ritornello_format
-from ritornello.hub.base import CONFIG, WEIGHTS, Format, find, recognise, register
+from ritornello.hub.base import CONFIG, INDEX, WEIGHTS, Format, find, recognise, register
+from ritornello.hub.llama import LLAMA
+from ritornello.hub.mamba import FALCON_MAMBA, MAMBA
 from ritornello.models import LanguageModel
 
 __all__ = ["Format", "load", "register", "save"]
 
 register(ritornello_format.FORMAT)
+for _architecture in (FALCON_MAMBA, LLAMA, MAMBA):
+    register(_architecture.format())
 
 
 def save(model: LanguageModel, path: str | Path, format: str | None = None) -> None:
@@ -64,7 +68,7 @@ def _folder(path_or_id: str | Path) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        if path.name in (CONFIG, WEIGHTS):
+        if path.name in (CONFIG, INDEX, WEIGHTS):
             return path.parent
         raise CheckpointError(
             f"{str(path)!r} is a file; wanted the folder of a checkpoint, with {CONFIG} and {WEIGHTS}. "

@@ -10,14 +10,30 @@ from typing import Any
 
 import safetensors
 import torch
+from safetensors.torch import save_file
 
+from ritornello import _files
 from ritornello.errors import CheckpointError, InputError, nearest
-from ritornello.models import LanguageModel
+from ritornello.models import FileTokenizer, LanguageModel
+from ritornello.models.tokens import Tokenizer
 from ritornello.typing import Tensor
 
-__all__ = ["CONFIG", "WEIGHTS", "Format", "assign", "find", "read_tensors", "recognise", "register"]
+__all__ = [
+    "CONFIG",
+    "INDEX",
+    "TOKENIZER",
+    "WEIGHTS",
+    "Format",
+    "assign",
+    "find",
+    "read_tensors",
+    "recognise",
+    "register",
+    "write_folder",
+]
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+INDEX = WEIGHTS + ".index.json"
 
 
 @dataclass(frozen=True)
@@ -29,12 +45,15 @@ class Format:
         recognises: whether a config.json is of this format.
         load: (folder, config) → the model, on the CPU, in the dtype that was saved.
         save: (model, folder); None where a format is only read.
+        inspect: (folder, config) → the model without its numbers, and the names in its config that are not understood;
+            None where only `load` tells.
     """
 
     name: str
     recognises: Callable[[Mapping[str, Any]], bool]
     load: Callable[[Path, Mapping[str, Any]], LanguageModel]
     save: Callable[[LanguageModel, Path], None] | None = None
+    inspect: Callable[[Path, Mapping[str, Any]], tuple[LanguageModel, list[str]]] | None = None
 
 
 _formats: dict[str, Format] = {}
@@ -90,6 +109,29 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{str(path)!r} is no whole safetensors file ({error}). Copy or save the checkpoint again."
         ) from None
+
+
+def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokens: Tokenizer | None):
+    """Write a checkpoint. Every file is complete on the disk before the first one takes the place of an older one."""
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+
+    def weights(name: str) -> None:
+        save_file(dict(tensors), name, {"format": "pt"})
+        if isinstance(tokens, FileTokenizer):
+            tokens.save(folder / TOKENIZER)
+
+    def everything(name: str) -> None:
+        Path(name).write_text(text, encoding="utf-8")
+        _files.replace(folder / WEIGHTS, weights)
+
+    try:
+        _files.replace(folder / CONFIG, everything)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"The model was not saved to {str(folder)!r}: {error}. What was there before is unchanged; make room, or "
+            "give a folder that can be written."
+        ) from error
+    (folder / INDEX).unlink(missing_ok=True)  # of shards that were there before
 
 
 def assign(build: Callable[[], LanguageModel], tensors: dict[str, Tensor], source: Path) -> LanguageModel:

@@ -6,50 +6,27 @@ config.json: ``{"format": "ritornello", "version": 1, "tokens": "bytes" | "token
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
-from ritornello import _files
 from ritornello.errors import CheckpointError, InputError
-from ritornello.hub.base import CONFIG, WEIGHTS, Format, assign, read_tensors
+from ritornello.hub.base import CONFIG, TOKENIZER, WEIGHTS, Format, assign, read_tensors, write_folder
 from ritornello.models import ByteTokenizer, FileTokenizer, LanguageModel, ModelConfig
 
 __all__ = ["FORMAT", "load", "save"]
 
 VERSION = 1
-TOKENIZER = "tokenizer.json"
 
 
 def save(model: LanguageModel, folder: Path) -> None:
-    """Write the model. Every file is complete on the disk before the first one takes the place of an older one."""
+    """Write the model."""
     tokens = "bytes" if isinstance(model.tokens, ByteTokenizer) else None
     if isinstance(model.tokens, FileTokenizer):
         tokens = TOKENIZER
     config = {"format": "ritornello", "version": VERSION, "tokens": tokens, "model": model.config.to_dict()}
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-
-    def weights(name: str) -> None:
-        save_file(tensors, name, {"format": "pt"})
-        if isinstance(model.tokens, FileTokenizer):
-            model.tokens.save(folder / TOKENIZER)
-
-    def everything(name: str) -> None:
-        Path(name).write_text(text, encoding="utf-8")
-        _files.replace(folder / WEIGHTS, weights)
-
-    try:
-        _files.replace(folder / CONFIG, everything)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"The model was not saved to {str(folder)!r}: {error}. What was there before is unchanged; make room, or "
-            "give a folder that can be written."
-        ) from error
+    write_folder(folder, config, tensors, model.tokens)
 
 
 def load(folder: Path, config: Mapping[str, Any]) -> LanguageModel:

@@ -220,7 +220,7 @@ def test_whatever_stops_the_writing_leaves_the_old_checkpoint(saved, monkeypatch
         Path(name).write_bytes(b"half of it")
         raise fault
 
-    monkeypatch.setattr("ritornello.hub.ritornello_format.save_file", half)
+    monkeypatch.setattr("ritornello.hub.base.save_file", half)
     with pytest.raises(CheckpointError if isinstance(fault, OSError) else KeyboardInterrupt):
         rt.save(model_of(width=32), saved)
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before

@@ -1,0 +1,166 @@
+"""An architecture of transformers as a checkpoint format: its settings, its table of names, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ritornello.errors import CheckpointError, InputError
+from ritornello.hub.base import CONFIG, TOKENIZER, Format, assign, write_folder
+from ritornello.hub.progress import progress
+from ritornello.hub.settings import Settings
+from ritornello.hub.shards import Header, Shards
+from ritornello.hub.table import Row, under
+from ritornello.models import FileTokenizer, LanguageModel, ModelConfig
+from ritornello.typing import Tensor
+
+__all__ = ["Architecture", "rows_of"]
+
+FLOATS = {"F64", "F32", "F16", "BF16"}
+DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+Rows = Sequence[Row] | Callable[[Any], Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What is said of one architecture, once, for reading and writing.
+
+    Args:
+        name: of the format and of transformers' ``model_type``.
+        model: transformers' class, e.g. ``"MambaForCausalLM"``.
+        settings: the table of settings.
+        rows: of the tensors outside of the blocks.
+        block: of a block's tensors outside of its layers, with ``{i}``.
+        layers: kind of layer → (prefix of their names in a block, rows), the rows perhaps as a function of the layer.
+        skipped: patterns of names of theirs that hold no weights.
+    """
+
+    name: str
+    model: str
+    settings: Settings
+    rows: Sequence[Row]
+    block: Sequence[Row]
+    layers: Mapping[str, tuple[str, Rows]]
+    skipped: Sequence[str] = field(default=(r".*rotary_emb\.inv_freq",))
+
+    def format(self) -> Format:
+        """The entry for the register."""
+        return Format(self.name, self._recognises, self.load, self.save, self.inspect)
+
+    def _recognises(self, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") == self.name
+
+    # -------------------------------------------------------------------------------------------------------- reading
+
+    def load(self, folder: Path, config: Mapping[str, Any]) -> LanguageModel:
+        """Read a model. All is compared before a number is read; then tensor after tensor is moved, each source going
+        before the next comes."""
+        made, shell = self._shell(folder, config)
+        shards = Shards(folder)
+        rows = self._matched(shell, shards.headers, folder)
+        tensors: dict[str, Tensor] = {}
+        for row in progress(rows, lambda r: sum(shards.headers[n].nbytes for n in r.theirs if r.copies), "Loading"):
+            if row.copies:
+                tensors |= zip(row.ours, row.read(shards.several(row.theirs)), strict=True)
+            else:
+                tensors |= zip(row.ours, row.read([shards.mapped(n) for n in row.theirs]), strict=True)
+        return assign(lambda: LanguageModel(made, _tokens(folder)), tensors, folder)
+
+    def inspect(self, folder: Path, config: Mapping[str, Any]) -> tuple[LanguageModel, list[str]]:
+        """The model without its numbers, after the headers of its weights were compared; and the names in its config
+        that are not understood."""
+        _, shell = self._shell(folder, config)
+        self._matched(shell, Shards(folder).headers, folder)
+        return shell, self.settings.not_understood(config)
+
+    def _shell(self, folder: Path, config: Mapping[str, Any]) -> tuple[ModelConfig, LanguageModel]:
+        try:
+            made = self.settings.read(config)
+            with torch.device("meta"):
+                return made, LanguageModel(made)
+        except CheckpointError as error:
+            raise CheckpointError(f"{str(folder / CONFIG)!r}: {error}") from None
+        except (InputError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{str(folder / CONFIG)!r} describes no model that can be built: {error}") from error
+
+    def _matched(self, shell: LanguageModel, headers: Mapping[str, Header], folder: Path) -> list[Row]:
+        """The rows of the model, after its tensors were compared with what the files hold."""
+        rows = rows_of(self, shell)
+        ours = shell.state_dict()
+        expected: dict[str, Tensor] = {}
+        for row in rows:
+            expected |= zip(row.theirs, row.write([ours[name] for name in row.ours]), strict=True)
+        wrong = [f"{n} is missing" for n in expected if n not in headers]
+        wrong += [f"{n} belongs to no layer" for n in headers if n not in expected and not self._spare(n, shell)]
+        for name in expected.keys() & headers.keys():
+            header, shape = headers[name], tuple(expected[name].shape)
+            if header.shape != shape:
+                wrong.append(f"{name} is {header.shape}, not {shape}")
+            elif header.dtype not in FLOATS:
+                wrong.append(f"{name} is {header.dtype}, not a floating dtype")
+        if wrong:
+            more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise CheckpointError(
+                f"The weights in {str(folder)!r} do not fit the config beside them: {'; '.join(wrong[:5])}{more}. Copy "
+                "the checkpoint again, or give the config that it was saved with."
+            )
+        return rows
+
+    def _spare(self, name: str, shell: LanguageModel) -> bool:
+        """Whether a tensor may be there without being read: constants, and the second name of tied weights."""
+        if shell.head is None and name in (n for row in self.rows if "head.weight" in row.ours for n in row.theirs):
+            return True
+        return any(re.fullmatch(pattern, name) for pattern in self.skipped)
+
+    # -------------------------------------------------------------------------------------------------------- writing
+
+    def save(self, model: LanguageModel, folder: Path) -> None:
+        """Write what transformers reads back."""
+        dtype = model.embedding.weight.dtype
+        config = {"architectures": [self.model], "model_type": self.name, "dtype": DTYPES[dtype]}
+        config |= self.settings.write(model, self.name)
+        ours = model.state_dict()
+        tensors: dict[str, Tensor] = {}
+        for row in rows_of(self, model):
+            moved = row.write([ours[name].detach().cpu() for name in row.ours])
+            tensors |= {n: t.contiguous() for n, t in zip(row.theirs, moved, strict=True)}
+        write_folder(folder, config, tensors, model.tokens)
+
+
+def rows_of(architecture: Architecture, model: LanguageModel) -> list[Row]:
+    """The rows of all tensors of a model: those whose names it has, block after block."""
+    rows = list(architecture.rows)
+    for i, block in enumerate(model.backbone.blocks):
+        found = list(architecture.block)
+        for side in ("mixer", "ffn"):
+            layer = getattr(block, side)
+            if layer is None:
+                continue
+            prefix, inner = architecture.layers[layer.kind]
+            listed = inner(layer) if callable(inner) else inner
+            found += under(prefix, f"backbone.blocks.{{i}}.{side}.", listed)
+        rows += [row.at(i) for row in found]
+    names = set(model.state_dict())
+    rows = [row for row in rows if names.issuperset(row.ours)]
+    left = names.difference(*(row.ours for row in rows))
+    if left:
+        raise InputError(
+            f"A checkpoint of format {architecture.name!r} has no place for {sorted(left)[0]}. Save it as 'ritornello'."
+        )
+    return rows
+
+
+def _tokens(folder: Path) -> FileTokenizer | None:
+    """The tokenizer beside the weights, where there is one and the package that reads it."""
+    try:
+        return FileTokenizer(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None
+    except CheckpointError:
+        raise
+    except InputError:  # the package is not installed: ids go as they are
+        return None

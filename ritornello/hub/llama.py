@@ -1,0 +1,62 @@
+"""Llama as transformers keeps it."""
+
+from __future__ import annotations
+
+from ritornello.hub.architecture import Architecture
+from ritornello.hub.settings import Key, Same, Settings, uniform
+from ritornello.hub.table import Row, joined, same
+
+__all__ = ["ATTENTION", "LLAMA", "MLP", "NORMS", "ROPE", "ROWS"]
+
+ROPE = (
+    Key("rope_parameters.rope_theta", "attention.rope_base", 10_000.0, older="rope_theta"),
+    Same("rope_parameters.rope_type", "default"),
+    Same("rope_scaling", None, also=({"rope_type": "default"}, {"type": "default"}), written=False),
+)
+KEYS = (
+    Key("vocab_size", "vocab_size"),
+    Key("hidden_size", "width"),
+    Key("intermediate_size", "gated_mlp.hidden"),
+    Key("num_attention_heads", "attention.heads"),
+    Key("num_key_value_heads", "attention.kv_heads", None),
+    Key("head_dim", "attention.key_size", None),
+    Key("rms_norm_eps", "norm_eps", 1e-6),
+    Key("tie_word_embeddings", "tied_embeddings", False),
+    *ROPE,
+    Same("hidden_act", "silu", also=("swish",)),
+    Same("attention_bias", False),
+    Key("mlp_bias", "gated_mlp.bias", False),
+)
+ROWS = (
+    same("model.embed_tokens.weight", "embedding.weight"),
+    same("model.norm.weight", "backbone.final_norm.weight"),
+    same("lm_head.weight", "head.weight"),
+)
+NORMS = (
+    same("model.layers.{i}.input_layernorm.weight", "backbone.blocks.{i}.mixer_norm.weight"),
+    same("model.layers.{i}.post_attention_layernorm.weight", "backbone.blocks.{i}.ffn_norm.weight"),
+)
+ATTENTION = (
+    same("q_proj.weight"),
+    joined(("k_proj.weight", "v_proj.weight"), "kv_proj.weight"),
+    same("o_proj.weight", "out_proj.weight"),
+)
+MLP: tuple[Row, ...] = tuple(
+    row
+    for part in ("weight", "bias")
+    for row in (
+        joined((f"gate_proj.{part}", f"up_proj.{part}"), f"gate_up_proj.{part}"),
+        same(f"down_proj.{part}", f"out_proj.{part}"),
+    )
+)
+LLAMA = Architecture(
+    name="llama",
+    model="LlamaForCausalLM",
+    settings=Settings(KEYS, **uniform("attention", "gated_mlp")),
+    rows=ROWS,
+    block=NORMS,
+    layers={
+        "attention": ("model.layers.{i}.self_attn.", ATTENTION),
+        "gated_mlp": ("model.layers.{i}.mlp.", MLP),
+    },
+)

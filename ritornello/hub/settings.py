@@ -1,0 +1,282 @@
+"""The table of settings of a checkpoint format: a config.json of transformers ↔ a ModelConfig.
+
+A setting of ours is named ``"width"`` (a field of ModelConfig) or ``"mamba.state_size"`` (an option of a layer). Both
+directions come from one list of `Key` and `Same`; what a model has that its format cannot say is found by reading back
+what was written.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+
+from ritornello.errors import CheckpointError, InputError
+from ritornello.models import LanguageModel, ModelConfig
+from ritornello.models.backbone import Block
+
+__all__ = ["Key", "Same", "Settings", "kinds", "uniform"]
+
+MISSING = object()
+UNSAID = ("pattern", "depth", "ffn", "dropout", "init_std", "vocab_size")
+"""Fields of ModelConfig that `settings_of` leaves out: the layers are told one by one, and training leaves no trace."""
+
+ANY = {
+    "_name_or_path", "add_cross_attention", "architectures", "attention_dropout", "auto_map", "bos_token_id",
+    "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "dtype", "embd_pdrop",
+    "eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "hidden_dropout", "hidden_dropout_prob", "id2label",
+    "initializer_range", "is_decoder", "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id",
+    "max_position_embeddings", "model_type", "output_attentions", "output_hidden_states", "pad_token_id", "prefix",
+    "pretraining_tp", "problem_type", "pruned_heads", "resid_pdrop", "return_dict", "sep_token_id",
+    "task_specific_params", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version", "use_bfloat16", "use_cache",
+}  # fmt: skip
+"""What any config may hold and no logit depends on."""
+
+
+def _keep(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Key:
+    """A setting that both sides have.
+
+    Args:
+        name: theirs; with a dot, inside an object: ``"rope_parameters.rope_theta"``.
+        ours: our name, or several that must agree.
+        default: where their config lacks the name or holds null; MISSING: it must be there.
+        read, write: their value → ours, and back. `read` may raise a ValueError: the value is not supported.
+        older: a name that earlier configs had for it.
+    """
+
+    name: str
+    ours: str | tuple[str, ...]
+    default: Any = MISSING
+    read: Callable[[Any], Any] = _keep
+    write: Callable[[Any], Any] = _keep
+    older: str | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.ours,) if isinstance(self.ours, str) else self.ours
+
+
+@dataclass(frozen=True)
+class Same:
+    """A setting of theirs that ours has at one value only; any other is refused by name.
+
+    Args:
+        name: theirs.
+        value: the one that is supported, or a function of our settings that tells it. It is assumed where absent.
+        also: values that mean the same to the logits.
+        written: whether it is put into a config that is saved.
+    """
+
+    name: str
+    value: Any
+    also: tuple[Any, ...] = ()
+    written: bool = True
+
+    def wanted(self, ours: Mapping[str, Any]) -> Any:
+        return self.value(ours) if callable(self.value) else self.value
+
+
+Kinds = Sequence[tuple[str, str | None]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a config is read and written.
+
+    Args:
+        keys: the settings.
+        layers: config → (mixer, feed-forward) of every block, by the names of layers.
+        tell: what `layers` reads, for the layers of a model; it may raise an InputError.
+        ignored: names that no logit depends on, beside those that any config may hold.
+        fixed: our settings that all models of the format share.
+    """
+
+    keys: tuple[Key | Same, ...]
+    layers: Callable[[Mapping[str, Any]], Kinds]
+    tell: Callable[[Kinds], Mapping[str, Any]]
+    ignored: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    # -------------------------------------------------------------------------------------------------------- reading
+
+    def read(self, config: Mapping[str, Any]) -> ModelConfig:
+        """The ModelConfig of a config.json.
+
+        Raises:
+            CheckpointError: a setting that is missing, or at a value that nothing here has; it is named.
+        """
+        ours: dict[str, Any] = dict(self.fixed)
+        for key in self.keys:
+            if isinstance(key, Key):
+                value = self._value(key, config)
+                ours |= {target: value for target in key.targets}
+        for key in self.keys:
+            if isinstance(key, Same):
+                self._compare(key, config, ours)
+        return _compose(ours, self.layers(config))
+
+    def not_understood(self, config: Mapping[str, Any]) -> list[str]:
+        """Names in a config that this table does not know."""
+        known = set(self.ignored) | ANY | {"layer_types"}
+        for key in self.keys:
+            known |= {key.name.split(".")[0], getattr(key, "older", None) or key.name}
+        return sorted(set(config) - known - set(self.tell([])))
+
+    @staticmethod
+    def _value(key: Key, config: Mapping[str, Any]) -> Any:
+        value = look_up(config, key.name)
+        if value is None and key.older is not None:
+            value = look_up(config, key.older)
+        if value is None:
+            if key.default is MISSING:
+                raise CheckpointError(f"The config lacks {key.name!r}. Copy the whole config.json.")
+            return key.default
+        try:
+            return key.read(value)
+        except (ValueError, TypeError, KeyError) as error:
+            reason = f": {error}" if isinstance(error, ValueError) else ""
+            raise CheckpointError(f"The config has {key.name} = {value!r}, which is not supported{reason}.") from None
+
+    @staticmethod
+    def _compare(same: Same, config: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+        value, wanted = look_up(config, same.name), same.wanted(ours)
+        if value is not None and value != wanted and value not in same.also:
+            raise CheckpointError(f"The config has {same.name} = {value!r}; only {wanted!r} is supported.")
+
+    # -------------------------------------------------------------------------------------------------------- writing
+
+    def write(self, model: LanguageModel, name: str) -> dict[str, Any]:
+        """The config.json of a model.
+
+        Raises:
+            InputError: the model has a layer or an option that the format `name` cannot say; it is named.
+        """
+        ours, layers = settings_of(model)
+        config: dict[str, Any] = {"vocab_size": model.config.vocab_size, **self.tell(layers)}
+        for key in self.keys:
+            if isinstance(key, Same):
+                if key.written:
+                    put(config, key.name, key.wanted(ours))
+            elif any(target in ours for target in key.targets):
+                value = next(ours[target] for target in key.targets if target in ours)
+                put(config, key.name, None if value is None else key.write(value))
+        with torch.device("meta"):
+            again, layers_again = settings_of(LanguageModel(self.read(config)))
+        for setting in sorted(ours):
+            if again.get(setting, MISSING) != ours[setting]:
+                owner, option = setting.split(".") if "." in setting else ("the model's config", setting)
+                raise InputError(
+                    f"`{option}` of {owner} is {ours[setting]!r}, which a checkpoint of format {name!r} cannot say. "
+                    "Save it as 'ritornello'."
+                )
+        if layers != layers_again:
+            raise InputError(f"A checkpoint of format {name!r} cannot say this pattern. Save it as 'ritornello'.")
+        return config
+
+
+def look_up(config: Mapping[str, Any], name: str) -> Any:
+    """``config["a"]["b"]`` for ``"a.b"``; None where there is none."""
+    value: Any = config
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def put(config: dict[str, Any], name: str, value: Any) -> None:
+    """Set what `look_up` finds."""
+    *parents, last = name.split(".")
+    for part in parents:
+        config = config.setdefault(part, {})
+    config[last] = value
+
+
+# ------------------------------------------------------------------------------------------------------- our own side
+
+
+def _compose(ours: Mapping[str, Any], layers: Kinds) -> ModelConfig:
+    """The ModelConfig with these settings and layers."""
+
+    def entry(kind: str | None) -> Any:
+        if kind is None:
+            return None
+        return kind, {n.split(".")[1]: v for n, v in ours.items() if n.startswith(f"{kind}.") and v is not None}
+
+    mixers, ffns = ([entry(pair[side]) for pair in layers] for side in (0, 1))
+    plain = {n: v for n, v in ours.items() if "." not in n}
+    one = all(f == ffns[0] for f in ffns)
+    pattern = mixers[:1] if all(m == mixers[0] for m in mixers) else mixers
+    return ModelConfig(**{**plain, "pattern": pattern, "depth": len(mixers), "ffn": ffns[0] if one else ffns})
+
+
+def kinds(model: LanguageModel) -> list[tuple[str, str | None]]:
+    """The kinds of (mixer, feed-forward) of every block."""
+    found = []
+    for block in model.backbone.blocks:
+        if not isinstance(block, Block) or not hasattr(block.mixer, "kind"):
+            raise InputError(
+                "The model has Parallel or Repeat, which other formats cannot say. Save it as 'ritornello'."
+            )
+        found.append((block.mixer.kind, None if block.ffn is None else block.ffn.kind))
+    return found
+
+
+def settings_of(model: LanguageModel) -> tuple[dict[str, Any], list[tuple[str, str | None]]]:
+    """All settings of a model as they are in effect, defaults included, and the kinds of its layers."""
+    layers = kinds(model)
+    config = model.config
+    ours = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in UNSAID}
+    ours["vocab_size"] = config.vocab_size
+    entries = zip(config.entries(), config.feed_forwards(), model.backbone.blocks, strict=True)
+    for mixer, ffn, block in entries:
+        for entry, layer in ((mixer, block.mixer), (ffn, block.ffn)):
+            if layer is None:
+                continue
+            for option, value in _options(entry, layer).items():
+                name = f"{layer.kind}.{option}"
+                if ours.setdefault(name, value) != value:
+                    raise InputError(
+                        f"`{option}` of {layer.kind} differs from block to block, which only the format 'ritornello' "
+                        "can say."
+                    )
+    return ours, layers
+
+
+def _options(entry: Any, layer: Any) -> dict[str, Any]:
+    """The options of a built layer: as given, else as the layer settled them, else the default; and its sizes."""
+    given = {} if isinstance(entry, str) else dict(entry[1])
+    found = dict(layer.spec)
+    for name, parameter in inspect.signature(type(layer)).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            settled = layer.spec.get(name, getattr(layer, name, None))
+            if not isinstance(settled, (int, float, str, tuple, type(None))):
+                settled = None  # a module or a parameter that happens to bear the option's name
+            default = parameter.default if settled is None else settled
+            found[name] = default if given.get(name) is None else given[name]
+    return found
+
+
+def uniform(mixer: str, ffn: str | None) -> dict[str, Any]:
+    """`layers` and `tell` of a format whose blocks are all alike, counted by ``num_hidden_layers``."""
+
+    def layers(config: Mapping[str, Any]) -> Kinds:
+        depth = config.get("num_hidden_layers")
+        if not isinstance(depth, int) or depth < 1:
+            raise CheckpointError(f"The config has num_hidden_layers = {depth!r}; wanted a positive integer.")
+        return [(mixer, ffn)] * depth
+
+    def tell(found: Kinds) -> dict[str, Any]:
+        for i, pair in enumerate(found):
+            if pair != (mixer, ffn):
+                wanted = " and ".join(filter(None, (mixer, ffn)))
+                raise InputError(f"Block {i} is {' and '.join(filter(None, pair))}; this format has {wanted} only.")
+        return {"num_hidden_layers": len(found)}
+
+    return {"layers": layers, "tell": tell}
