@@ -11,12 +11,17 @@ from torch.nn import functional as F
 from ritornello.errors import InputError, nearest
 from ritornello.typing import Tensor
 
-__all__ = ["activation_of", "relu_squared"]
+__all__ = ["activation_of", "relu_squared", "soft_cap"]
 
 
 def relu_squared(x: Tensor) -> Tensor:
     """max(0, x)²."""
     return F.relu(x).square()
+
+
+def soft_cap(x: Tensor, cap: float | None) -> Tensor:
+    """cap · tanh(x / cap): x where it is small, and never beyond ±cap. x itself where `cap` is None."""
+    return x if cap is None else cap * torch.tanh(x / cap)
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
