@@ -23,8 +23,14 @@ from ritornello.layers.mamba2 import Mamba2
 from ritornello.layers.min_gru import MinGRU
 from ritornello.layers.min_lstm import MinLSTM
 from ritornello.layers.mlp import MLP
+from ritornello.layers.moe import MoE
 from ritornello.layers.retention import Retention
 from ritornello.layers.rg_lru import RGLRU
+from ritornello.layers.rwkv5 import RWKV5
+from ritornello.layers.rwkv6 import RWKV6
+from ritornello.layers.rwkv6_channel_mix import RWKV6ChannelMix
+from ritornello.layers.rwkv7 import RWKV7
+from ritornello.layers.rwkv7_channel_mix import RWKV7ChannelMix
 
 for _layer in (
     Aaren,
@@ -46,8 +52,14 @@ for _layer in (
     MinGRU,
     MinLSTM,
     MLP,
+    MoE,
     Retention,
     RGLRU,
+    RWKV5,
+    RWKV6,
+    RWKV6ChannelMix,
+    RWKV7,
+    RWKV7ChannelMix,
 ):
     register(_layer.kind, _layer)
 
@@ -60,6 +72,9 @@ __all__ = [
     "LSTM",
     "MLP",
     "RGLRU",
+    "RWKV5",
+    "RWKV6",
+    "RWKV7",
     "Aaren",
     "About",
     "Attention",
@@ -76,6 +91,9 @@ __all__ = [
     "Mamba2",
     "MinGRU",
     "MinLSTM",
+    "MoE",
+    "RWKV6ChannelMix",
+    "RWKV7ChannelMix",
     "Retention",
     "Traits",
     "build",

@@ -38,6 +38,11 @@ def causal_conv(x, weight, bias=None):
     return y if bias is None else y + bias
 
 
+def shift(x):
+    """x_{t−1} of x (T, D); zero before the first."""
+    return np.concatenate([np.zeros_like(x[:1]), x[:-1]])
+
+
 def rows(function, x):
     """`function` of each row (T, D) of a torch tensor (B, T, D), as a torch tensor."""
     import torch
