@@ -54,7 +54,7 @@ class RWKV6(Layer):
     """o_t = (S + diag(u) k_t v_tᵀ)ᵀ r_t, then S ← diag(w_t) S + k_t v_tᵀ; w = exp(−exp(ℓ(x))) with ℓ of low rank,
     y = W_o (GroupNorm(o) ⊙ silu(W_g x)).
 
-    Every projection reads a mixture of its own with the token before, whose shares depend on the input (`DynamicShift`).
+    Every projection reads a mixture of its own with the token before, whose shares depend on the input.
 
     Args:
         width: of x.

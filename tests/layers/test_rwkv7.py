@@ -26,9 +26,7 @@ def test_later_layers_mix_in_the_values_of_the_first() -> None:
         got, _ = second.advance(before, None, call)
         alone, _ = second.advance(before, None, Call(Sequence.of(x), carry={"rwkv7": torch.zeros_like(x)}))
     values = rows(lambda r: oracle.row(first, weights(first), r)[1], x)
-    want = [
-        oracle.row(second, weights(second), b, v)[0] for b, v in zip(before.numpy(), values.numpy(), strict=True)
-    ]
+    want = [oracle.row(second, weights(second), b, v)[0] for b, v in zip(before.numpy(), values.numpy(), strict=True)]
     close(got, torch.stack([torch.from_numpy(w) for w in want]), torch.float64, "the second layer")
     assert not torch.allclose(alone, got), "the first layer's values are not read"
 

@@ -97,7 +97,7 @@ def orthogonal_(weight: Tensor, gain: float) -> None:
 
 
 def decay_speeds(size: int, place: Place) -> Tensor:
-    """ω of the decays exp(−exp(ω)) of RWKV-5 and 6: from e^{−e^{−6}} at the first channel to e^{−e^{−1}} at the last."""
+    """ω of the decays exp(−exp(ω)) of RWKV-5 and 6: from −6 at the first channel, the slowest, to −1 at the last."""
     return 5 * ramp(size) ** (0.7 + 1.3 * place.rising) - 6
 
 
