@@ -31,7 +31,8 @@ ANY = {
     "initializer_range", "is_decoder", "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id",
     "max_position_embeddings", "model_type", "output_attentions", "output_hidden_states", "pad_token_id", "prefix",
     "pretraining_tp", "problem_type", "pruned_heads", "resid_pdrop", "return_dict", "sep_token_id",
-    "task_specific_params", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version", "use_bfloat16", "use_cache",
+    "task_specific_params", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version", "use_bfloat16",
+    "use_cache",
 }  # fmt: skip
 """What any config may hold and no logit depends on."""
 

@@ -31,12 +31,13 @@ class Mamba(Layer):
         conv_width: taps of the convolution.
         bias: whether the input and output projections have one.
         conv_bias: whether the convolution has one.
-        norm_eps: of RMS norms without weights on r, B and C, as in Falcon-Mamba; no norms where None.
+        norm_eps: of RMS norms on r, B and C; no norms where None.
+        norm_weights: whether those have weights, as in Jamba, or none, as in Falcon-Mamba.
         negative_eigenvalues: the decay is 2 e^{ΔA} − 1, in (−1, 1) (state tracking).
 
     Source: Gu and Dao 2023, arXiv:2312.00752, algorithm 2 and section 3.4; sizes and initialisation as in the authors'
     code (A = −1, …, −N; Δ log-uniform in [0.001, 0.1]); negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537;
-    norms: Zuo et al. 2024, arXiv:2410.05355 (Falcon Mamba).
+    norms: Lieber et al. 2024, arXiv:2403.19887 (Jamba), Zuo et al. 2024, arXiv:2410.05355 (Falcon Mamba).
     """
 
     kind = "mamba"
@@ -65,11 +66,14 @@ class Mamba(Layer):
         bias: bool = False,
         conv_bias: bool = True,
         norm_eps: float | None = None,
+        norm_weights: bool = False,
         negative_eigenvalues: bool = False,
         **base: Any,
     ):
         super().__init__(width, **base)
         self.dt_rank = -(-width // 16) if dt_rank is None else dt_rank
+        if norm_weights and norm_eps is None:
+            raise InputError("`norm_weights` of mamba are of norms that `norm_eps` = None leaves out: give their eps.")
         for name, size in (("expand", expand), ("state_size", state_size), ("dt_rank", self.dt_rank)):
             if size < 1:
                 raise InputError(f"`{name}` of {self.kind} is {size}; wanted at least 1.")
@@ -78,6 +82,9 @@ class Mamba(Layer):
         self.in_proj = nn.Linear(width, 2 * self.inner, bias=bias)
         self.conv = ShortConv(self.inner, conv_width, bias=conv_bias)
         self.x_proj = nn.Linear(self.inner, self.dt_rank + 2 * state_size, bias=False)
+        if norm_weights:
+            for name, size in (("rank_norm", self.dt_rank), ("B_norm", state_size), ("C_norm", state_size)):
+                self.register_parameter(name, nn.Parameter(torch.ones(size)))
         self.dt_proj = nn.Linear(self.dt_rank, self.inner, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
         self.dt_bias = nn.Parameter(inverse_softplus_of_steps(self.inner))
@@ -94,7 +101,8 @@ class Mamba(Layer):
         x, window = self.conv(x, state["conv"], call)
         rank, B, C = self.x_proj(x).split([self.dt_rank, self.state_size, self.state_size], -1)
         if self.norm_eps is not None:
-            rank, B, C = (rms_norm(t, eps=self.norm_eps) for t in (rank, B, C))
+            weights = (getattr(self, f"{name}_norm", None) for name in ("rank", "B", "C"))
+            rank, B, C = (rms_norm(t, w, eps=self.norm_eps) for t, w in zip((rank, B, C), weights, strict=True))
         wide = state["h"].dtype
         delta = F.softplus(self.dt_proj(rank).to(wide) + self.dt_bias.to(wide)).to(x.dtype)
         A, D = -self.A_log.to(wide).exp(), self.D.to(wide)
