@@ -15,7 +15,7 @@ LIBRARY := ritornello/kernels/native/_native.so
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check conformance mutants bench docs clean
+.PHONY: help setup demo test check conformance sanitized mutants bench docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -36,6 +36,14 @@ check: $(READY) ## ruff, pyright and the fast tests; under 90 seconds
 
 conformance: $(READY) ## the whole conformance product
 	$(PYTEST) -m conformance --conformance=all
+
+# Without the sanitizers' libraries there is nothing to run: that is said, and is no failure.
+ASAN := $(shell cc -print-file-name=libasan.so 2>/dev/null)
+sanitized: $(READY) ## the native kernels' tests under the address and undefined-behaviour sanitizers
+	@test -f "$(ASAN)" || { echo "The C compiler has no libasan: nothing is run."; exit 0; }; set -e; \
+	$(BIN)/python -m ritornello.kernels.native.build --sanitize; \
+	LD_PRELOAD=$(ASAN) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc OMP_NUM_THREADS=1 \
+	RITORNELLO_NATIVE_LIBRARY=$(LIBRARY:.so=_sanitized.so) $(BIN)/python -m pytest -q tests/ops -k native
 
 mutants: $(READY) ## plant every bug of tools/mutants.toml in a copy of the tree; each must turn its tests red
 	OMP_NUM_THREADS=1 $(BIN)/python tools/mutants.py --jobs $(JOBS)

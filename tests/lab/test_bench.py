@@ -16,6 +16,7 @@ from ritornello.lab.bench import ROWS, Case, Ceilings, Comparison, Options, Resu
 from ritornello.lab.bench import case as cases
 from ritornello.lab.bench import run as running
 from ritornello.lab.bench.case import BOTH, FORWARD, WrongNumbersError, compare, verify
+from ritornello.lab.bench.memory import peak_share
 from ritornello.lab.bench.report import as_value, drift_lines, grid_lines, lines
 from ritornello.lab.bench.run import Measured, measure_here, run_case
 from ritornello.lab.bench.timing import Budget, Timing, interleave
@@ -168,6 +169,24 @@ def test_a_machine_that_was_not_quiet_is_told():
     assert drift_lines(CEILINGS, replace(CEILINGS, copy=1.9e10)) == []
     (line,) = drift_lines(CEILINGS, replace(CEILINGS, copy=1e10))
     assert "not quiet: copy changed by more than 25%" in line
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no other system tells the peak of a part of a run")
+def test_peak_memory_counts_what_is_freed_in_between():
+    size = 4 << 20
+    returned = peak_share(lambda: (torch.ones(size), torch.ones(size)))
+    in_between = peak_share(lambda: (torch.ones(4 * size)[:size].clone(), torch.ones(size)))
+    assert returned == pytest.approx(1, abs=0.2) and in_between == pytest.approx(2.5, abs=0.2)
+    assert peak_share(lambda: (torch.ones(1000),)) is None  # too small to tell
+
+
+def test_memory_is_judged():
+    row = ROWS["gated_delta_rule"]
+    little, much = (as_value(row, Result(row.name, row.sizes, memory=m), CEILINGS, TABLE) for m in (1.5, 3.5))
+    assert little["memory_met"] is True and lines(little)[-1].endswith("1.50 × inputs and outputs  ≤ 3 met")
+    assert much["memory_met"] is False
+    other = Result(row.name, row.sizes | {"T": 7}, memory=9.0)
+    assert as_value(row, other, CEILINGS, TABLE)["memory_met"] is None
 
 
 def test_grid_tells_the_worst():

@@ -14,9 +14,11 @@ from ritornello.errors import RitornelloError
 from ritornello.kernels.registry import backend
 from ritornello.typing import Tensor
 
-__all__ = ["BOTH", "FORWARD", "Case", "Comparison", "Row", "Side", "Work", "WrongNumbersError", "compare", "verify"]
+__all__ = ["BOTH", "FORWARD", "MEMORY", "Case", "Comparison", "Row", "Side", "Work", "WrongNumbersError", "compare", "verify"]
 
 FORWARD, BOTH = "forward", "forward + backward"
+MEMORY = 3.0
+"""What an op may take at its peak in forward and backward, as a multiple of its inputs and outputs."""
 
 Sizes = dict[str, int]
 
@@ -108,6 +110,7 @@ class Row:
         make: the case of some sizes; asked for the peer or not.
         targets: the ratio to reach, by pass.
         shares: the share of the ceiling to reach, by pass.
+        memory: the peak of forward and backward that is allowed, as a multiple of inputs and outputs.
         draw: random sizes for the grid.
         backend: that ours runs on; the user's choice where None.
         limit: seconds after which the row is stopped from outside and run without its peer; None where nothing is
@@ -122,6 +125,7 @@ class Row:
     quick: Sizes = field(default_factory=dict)
     targets: Mapping[str, float] = field(default_factory=dict)
     shares: Mapping[str, float] = field(default_factory=dict)
+    memory: float | None = None
     draw: Callable[[Random], Sizes] | None = None
     backend: str | None = None
     limit: float | None = None

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from ritornello import ops
-from ritornello.lab.bench.case import BOTH, FORWARD, Case, Comparison, Row, Side, Sizes, Work, compare
+from ritornello.lab.bench.case import BOTH, FORWARD, MEMORY, Case, Comparison, Row, Side, Sizes, Work, compare
 from ritornello.lab.bench.peers import peer
 from ritornello.typing import Tensor
 
@@ -161,13 +161,13 @@ def per_token(sizes: Sizes, _: bool) -> Case:
 
 ROWS = [
     Row("gated_delta_rule", "delta_rule", "transformers' torch_chunk_gated_delta_rule", SIZES, delta, QUICK,
-        {FORWARD: 8, BOTH: 6}, {FORWARD: 0.4, BOTH: 0.3}, draw),
+        {FORWARD: 8, BOTH: 6}, {FORWARD: 0.4, BOTH: 0.3}, MEMORY, draw),
     Row("mlstm", "mlstm", "mlstm_kernels' native chunkwise", SIZES, mlstm, QUICK,
-        {FORWARD: 3, BOTH: 3.5}, {FORWARD: 0.4, BOTH: 0.3}, draw_mlstm),
+        {FORWARD: 3, BOTH: 3.5}, {FORWARD: 0.4, BOTH: 0.3}, MEMORY, draw_mlstm),
     Row("gla", "linear_attention", "causal SDPA", SIZES, gla, QUICK,
-        {FORWARD: 4, BOTH: 3}, {FORWARD: 0.4, BOTH: 0.3}, draw_square),
+        {FORWARD: 4, BOTH: 3}, {FORWARD: 0.4, BOTH: 0.3}, MEMORY, draw_square),
     Row("gla_16k", "linear_attention", "causal SDPA", SIZES | {"T": 16384}, gla, QUICK | {"T": 2304},
-        {FORWARD: 20, BOTH: 3}, {FORWARD: 0.4, BOTH: 0.3}),
+        {FORWARD: 20, BOTH: 3}, {FORWARD: 0.4, BOTH: 0.3}, MEMORY),
     Row("gated_delta_rule_torch", "delta_rule", "transformers' torch_chunk_gated_delta_rule", SIZES, delta, QUICK,
         {FORWARD: 1, BOTH: 1}, draw=draw, backend="torch"),
     Row("time_per_token", "linear_attention", "the same tokens in sequences of 2,048",

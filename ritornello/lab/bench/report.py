@@ -38,6 +38,9 @@ def as_value(row: Row, result: Result, ceilings: Ceilings, options: Options) -> 
         "error": result.error,
         "wrong": result.wrong,
         "note": result.note,
+        "memory": result.memory,
+        "memory_target": row.memory,
+        "memory_met": None if not judged or None in (result.memory, row.memory) else result.memory <= row.memory,
         "passes": {name: _pass(row, name, m, ceilings, judged) for name, m in result.passes.items()},
     }
 
@@ -142,7 +145,14 @@ def lines(value: dict[str, Any]) -> list[str]:
         told.append(f"  {value['note']}")
     if value["wrong"]:
         return [*told, f"  WRONG, and not timed: {value['wrong']}"]
-    return told + [_line(name, p) for name, p in value["passes"].items()]
+    told += [_line(name, p) for name, p in value["passes"].items()]
+    if value["memory"] is not None:
+        target = "" if value["memory_target"] is None else f"  ≤ {value['memory_target']:.3g}"
+        told.append(
+            f"  {'memory at its peak':<18}  {value['memory']:9.2f} × inputs and outputs{target}"
+            f"{_judgement(value['memory_met'])}"
+        )
+    return told
 
 
 def _line(name: str, p: dict[str, Any]) -> str:

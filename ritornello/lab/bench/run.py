@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from random import Random
 from statistics import median
@@ -15,7 +15,8 @@ import torch
 from ritornello.errors import BackendError, InputError, nearest
 from ritornello.kernels.registry import backend
 from ritornello.lab.bench import cells, matrix, models, scans
-from ritornello.lab.bench.case import Case, Row, Sizes, Work, WrongNumbersError, verify
+from ritornello.lab.bench.case import BOTH, Case, Row, Sizes, Work, WrongNumbersError, verify
+from ritornello.lab.bench.memory import peak_share
 from ritornello.lab.bench.peers import MissingPeerError
 from ritornello.lab.bench.timing import Budget, Timing, interleave
 
@@ -63,12 +64,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """A row at given sizes: its passes by name, the largest error of its numbers, and why it was not timed if so."""
+    """A row at given sizes: its passes by name, the largest error of its numbers, the peak of its memory as a multiple of
+    inputs and outputs, and why it was not timed if so."""
 
     row: str
     sizes: Sizes
     passes: dict[str, Measured] = field(default_factory=dict)
     error: float | None = None
+    memory: float | None = None
     wrong: str | None = None
     note: str | None = None
 
@@ -124,11 +127,12 @@ def run_case(name: str, sizes: Sizes, case: Case, budget: Budget, note: str | No
         error = verify(case.check())
     except WrongNumbersError as wrong:
         return Result(name, sizes, wrong=str(wrong), note=note)
+    memory = peak_share(case.ours[BOTH]) if BOTH in case.ours else None
     passes = {
         which: Measured(interleave(call, case.peer.get(which), budget), case.work.get(which))
         for which, call in case.ours.items()
     }
-    return Result(name, sizes, passes, error, note=note)
+    return Result(name, sizes, passes, error, memory, note=note)
 
 
 def _measure_apart(row: Row, sizes: Sizes, options: Options, limit: float) -> Result:
@@ -152,7 +156,7 @@ def _measure_apart(row: Row, sizes: Sizes, options: Options, limit: float) -> Re
         worker.join()
         receiver.close()
     result = measure_here(row, sizes, Options(False, options.backend, options.quick, options.seconds))
-    return Result(result.row, sizes, result.passes, result.error, result.wrong, note)
+    return replace(result, note=note)
 
 
 def _work(sender: Connection, name: str, sizes: Sizes, options: Options, threads: int) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ritornello import ops
 from ritornello._run import run
 from ritornello.cells.min_gru import MinGRUCell
-from ritornello.lab.bench.case import BOTH, FORWARD, Case, Row, Side, Sizes, Work, compare
+from ritornello.lab.bench.case import BOTH, FORWARD, MEMORY, Case, Row, Side, Sizes, Work, compare
 from ritornello.lab.bench.peers import peer
 from ritornello.typing import Tensor
 
@@ -103,9 +103,9 @@ QUICK = {"T": 256}
 ROWS = [
     Row("min_gru", "diagonal_scan", "minGRU-pytorch", LAYER, min_gru, QUICK, {FORWARD: 6, BOTH: 5}, draw=draw),
     Row("para_gru", "para_gru", "an eager loop over the step", LAYER | {"T": 4096}, para_gru, QUICK,
-        {FORWARD: 10, BOTH: 10}, draw=draw),
+        {FORWARD: 10, BOTH: 10}, memory=MEMORY, draw=draw),
     Row("diagonal_scan", "diagonal_scan", "none", {"B": 4, "T": 4096, "d": 2048}, diagonal_scan, {"T": 64},
-        shares={FORWARD: 0.6}),
+        shares={FORWARD: 0.6}, memory=MEMORY),
     Row("diagonal_scan_torch", "diagonal_scan", "minGRU-pytorch's heinsen_associative_scan_log", LAYER, heinsen, QUICK,
         {FORWARD: 3, BOTH: 3}, draw=draw, backend="torch"),
 ]  # fmt: skip
