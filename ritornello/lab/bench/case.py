@@ -14,7 +14,19 @@ from ritornello.errors import RitornelloError
 from ritornello.kernels.registry import backend
 from ritornello.typing import Tensor
 
-__all__ = ["BOTH", "FORWARD", "MEMORY", "Case", "Comparison", "Row", "Side", "Work", "WrongNumbersError", "compare", "verify"]
+__all__ = [
+    "BOTH",
+    "FORWARD",
+    "MEMORY",
+    "Case",
+    "Comparison",
+    "Row",
+    "Side",
+    "Work",
+    "WrongNumbersError",
+    "compare",
+    "verify",
+]
 
 FORWARD, BOTH = "forward", "forward + backward"
 MEMORY = 3.0

@@ -64,8 +64,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """A row at given sizes: its passes by name, the largest error of its numbers, the peak of its memory as a multiple of
-    inputs and outputs, and why it was not timed if so."""
+    """A row at given sizes: its passes by name, the largest error of its numbers, the peak of its memory as a multiple
+    of inputs and outputs, and why it was not timed if so."""
 
     row: str
     sizes: Sizes
