@@ -7,20 +7,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from ritornello.errors import BackendError, InputError
+from ritornello.errors import BackendError, InputError, nearest
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
 from ritornello.layers.parts.attention import attend, attend_window, grow_cache, slide_window
 from ritornello.layers.parts.norm import RMSNorm
-from ritornello.layers.parts.rotary import rotate
+from ritornello.layers.parts.rotary import angles, turn
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.method import Auto, Fused
 
 __all__ = ["Attention"]
 
+QK_NORMS = ("none", "head", "all")
+
 
 class Attention(Layer):
     """o_t = Σ_{s ≤ t} softmax_s(q_t · k_s / √K) v_s over the last `window` steps, queries and keys turned by their
-    position.
+    position; y = W_o o, or W_o (o ⊙ σ(W_g x)) with a `gate`.
 
     The state is the cache of keys and values: of the last window − 1 steps, or of all of them. Then it grows; given
     away (``donate=True``) it is written in place and grows by doubling.
@@ -31,12 +33,19 @@ class Attention(Layer):
         kv_heads: of keys and values, a divisor of `heads`; as many where None.
         key_size: of a head; width / heads where None. Even.
         window: how many steps are seen, the present one included; all of them where None.
-        rope_base: of the rotary frequencies.
-        bias: whether the projections of q, k, v have one.
-        qk_norm: RMSNorm on queries and keys, per head.
+        rope_base: of the rotary frequencies; positions are not told where None.
+        rope_size: how many channels of a head are turned, the first ones; all of them where None. Even.
+        bias: whether the projections of q, k, v and of the gate have one.
+        out_bias: whether W_o has one.
+        qk_norm: RMSNorm on queries and keys: ``"head"`` (or True) each head for itself, ``"all"`` over the heads
+            together; ``"none"`` (or False).
+        norm_eps: of that norm.
+        gate: whether a gate closes the output, head by head and channel by channel.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762; Su et al. 2021, arXiv:2104.09864 (rotary positions); Ainslie et al.
-    2023, arXiv:2305.13245 (grouped heads); Beltagy et al. 2020, arXiv:2004.05150 (window).
+    2023, arXiv:2305.13245 (grouped heads); Beltagy et al. 2020, arXiv:2004.05150 (window); Qiu et al. 2025,
+    arXiv:2505.06708 (gate); Henry et al. 2020, arXiv:2010.04245, and OLMo 2, arXiv:2501.00656 (norms per head and of
+    all).
     """
 
     kind = "attention"
@@ -59,9 +68,13 @@ class Attention(Layer):
         kv_heads: int | None = None,
         key_size: int | None = None,
         window: int | None = None,
-        rope_base: float = 10_000.0,
+        rope_base: float | None = 10_000.0,
+        rope_size: int | None = None,
         bias: bool = False,
-        qk_norm: bool = False,
+        out_bias: bool = False,
+        qk_norm: bool | str = "none",
+        norm_eps: float = 1e-6,
+        gate: bool = False,
         **base: Any,
     ):
         super().__init__(width, **base)
@@ -69,19 +82,28 @@ class Attention(Layer):
         self.kv_heads = self.heads if kv_heads is None else kv_heads
         divide(self.kind, "heads", self.heads, "kv_heads", self.kv_heads)
         self.key_size = key_size or divide(self.kind, "width", width, "heads", self.heads)
-        if self.key_size % 2:
+        self.rope_base = rope_base
+        self.rope_size = self.key_size if rope_size is None else rope_size
+        if rope_base is not None and (self.rope_size % 2 or not 0 < self.rope_size <= self.key_size):
+            name = "key_size" if rope_size is None else "rope_size"
             raise InputError(
-                f"`key_size` of attention is {self.key_size}; rotary positions turn pairs: choose an even one."
+                f"`{name}` of attention is {self.rope_size}; rotary positions turn pairs of the {self.key_size} "
+                "channels of a head: choose an even one."
             )
         if window is not None and window < 1:
             raise InputError(f"`window` of attention is {window}; wanted at least 1 step, or None for all of them.")
-        self.window, self.rope_base = window, rope_base
+        self.window = window
         queries, keys = self.heads * self.key_size, self.kv_heads * self.key_size
         self.q_proj = nn.Linear(width, queries, bias=bias)
         self.kv_proj = nn.Linear(width, 2 * keys, bias=bias)
-        self.q_norm = RMSNorm(self.key_size, eps=1e-6) if qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(self.key_size, eps=1e-6) if qk_norm else nn.Identity()
-        self.out_proj = nn.Linear(queries, width, bias=False)
+        self.gate_proj = nn.Linear(width, queries, bias=bias) if gate else None
+        self.qk_norm = {False: "none", True: "head"}.get(qk_norm, qk_norm)  # type: ignore[call-overload]
+        if self.qk_norm not in QK_NORMS:
+            raise InputError(f"`qk_norm` of attention is {qk_norm!r}. {nearest(str(qk_norm), QK_NORMS)}")
+        sizes = {"head": (self.key_size, self.key_size), "all": (queries, keys)}.get(self.qk_norm, ())
+        norms = [RMSNorm(size, norm_eps) for size in sizes] or [nn.Identity(), nn.Identity()]
+        self.q_norm, self.k_norm = norms
+        self.out_proj = nn.Linear(queries, width, bias=out_bias)
         self.spec = {"kv_heads": self.kv_heads, "key_size": self.key_size, "window": window}
 
     def leaves(self):
@@ -103,18 +125,29 @@ class Attention(Layer):
                 f"{call.method} cannot run attention, which is no recurrence. These can: Auto(), Fused()."
             )
         sequence, position = call.sequence, state["position"]
-        places = sequence.positions(x.device) + sequence.per_step(position)
-        q = self.q_norm(self.q_proj(x).unflatten(-1, (self.heads, self.key_size)))
-        k, v = self.kv_proj(x).unflatten(-1, (2 * self.kv_heads, self.key_size)).chunk(2, 2)
-        q, k = rotate(q, places, self.rope_base), rotate(self.k_norm(k), places, self.rope_base)
+        k, v = self.kv_proj(x).chunk(2, -1)
+        q, k = self._normed(self.q_norm, self.q_proj(x)), self._normed(self.k_norm, k)
+        v = v.unflatten(-1, (self.kv_heads, self.key_size))
+        if self.rope_base is not None:
+            places = sequence.positions(x.device) + sequence.per_step(position)
+            by = angles(places, self.rope_size, self.rope_base, x.dtype)
+            q, k = turn(q, *by), turn(k, *by)
         lengths = sequence.lengths(x.device)
         q, k, v = sequence.pad((q, k, v))
         if self.window is None:
             o, k, v = self._over_all(q, k, v, state, lengths, call)
         else:
             o, k, v = self._over_window(q, k, v, state, lengths, self.window)
-        y = self.out_proj(sequence.unpad(o).flatten(-2))
-        return y, {"k": k, "v": v, "position": position + lengths}
+        o = sequence.unpad(o).flatten(-2)
+        if self.gate_proj is not None:
+            o = o * torch.sigmoid(self.gate_proj(x))
+        return self.out_proj(o), {"k": k, "v": v, "position": position + lengths}
+
+    def _normed(self, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, heads·K) → (B, T, heads, K)."""
+        if self.qk_norm == "head":
+            return norm(x.unflatten(-1, (-1, self.key_size)))
+        return norm(x).unflatten(-1, (-1, self.key_size))
 
     def _over_window(self, q, k, v, state, lengths, window: int):
         keys, values = (torch.cat([state[n].to(new.dtype), new], 1) for n, new in (("k", k), ("v", v)))

@@ -32,6 +32,7 @@ class GatedDeltaNet(Layer):
         value_size: 2 · key_size where None.
         conv_width: taps of the convolution.
         negative_eigenvalues: β in (0, 2): the transition's eigenvalue along k reaches −1 (state tracking).
+        norm_eps: of the norm of o.
 
     Source: Yang, Kautz, Hatamizadeh 2024, arXiv:2412.06464, eq. 10 and figure 1; sizes and initialisation as in the
     authors' code; negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537.
@@ -57,6 +58,7 @@ class GatedDeltaNet(Layer):
         value_size: int | None = None,
         conv_width: int = 4,
         negative_eigenvalues: bool = False,
+        norm_eps: float = 1e-5,
         **base: Any,
     ):
         super().__init__(width, **base)
@@ -70,7 +72,7 @@ class GatedDeltaNet(Layer):
         self.ab_proj = nn.Linear(width, 2 * self.size.value_heads, bias=False)
         self.conv = ShortConv(channels, conv_width)
         self.decay = StepDecay(self.size.value_heads)
-        self.norm = GatedNorm(self.size.value_size)
+        self.norm = GatedNorm(self.size.value_size, norm_eps)
         self.out_proj = nn.Linear(values, width, bias=False)
         self.spec = {**self.size.spec, "conv_width": conv_width}
 

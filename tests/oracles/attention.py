@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.oracles.numpy_parts import rms_norm, rows, weights
+from tests.oracles.numpy_parts import rms_norm, rows, sigmoid, weights
 
 VARIANTS = {
     "plain": {"heads": 4},
     "grouped": {"heads": 4, "kv_heads": 2, "bias": True, "qk_norm": True},
     "window": {"heads": 2, "window": 5},
     "window of one": {"heads": 2, "window": 1},
+    "gate": {"heads": 4, "kv_heads": 2, "key_size": 6, "rope_size": 4, "gate": True, "out_bias": True},
+    "no positions": {"heads": 4, "kv_heads": 2, "rope_base": None, "qk_norm": "all", "norm_eps": 1e-3},
 }
 
 
-def turned(x, base):
-    """(T, H, D): the pair (i, i + D/2) as a complex number, times e^{i t θ}."""
-    half = x.shape[-1] // 2
-    theta = base ** (-2 * np.arange(half) / x.shape[-1])
+def turned(x, base, size):
+    """(T, H, D): of the first `size` channels the pair (i, i + size/2) as a complex number, times e^{i t θ}."""
+    if base is None:
+        return x
+    x, rest = x[..., :size], x[..., size:]
+    half = size // 2
+    theta = base ** (-2 * np.arange(half) / size)
     z = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * np.arange(len(x))[:, None, None] * theta)
-    return np.concatenate([z.real, z.imag], -1)
+    return np.concatenate([z.real, z.imag, rest], -1)
+
+
+def normed(x, w, name, layer):
+    """(T, H·K) → (T, H, K), over each head or over all of them."""
+    heads = (len(x), -1, layer.key_size)
+    if name not in w:
+        return x.reshape(heads)
+    return rms_norm(x if layer.qk_norm == "all" else x.reshape(heads), w[name], layer.q_norm.eps).reshape(heads)
 
 
 def forward(layer, x):
@@ -27,12 +40,11 @@ def forward(layer, x):
     heads, kv_heads, K = layer.heads, layer.kv_heads, layer.key_size
 
     def row(x):
-        q = (x @ w["q_proj.weight"].T + w.get("q_proj.bias", 0)).reshape(len(x), heads, K)
-        kv = (x @ w["kv_proj.weight"].T + w.get("kv_proj.bias", 0)).reshape(len(x), 2 * kv_heads, K)
-        k, v = kv[:, :kv_heads], kv[:, kv_heads:]
-        if "q_norm.weight" in w:
-            q, k = rms_norm(q, w["q_norm.weight"], 1e-6), rms_norm(k, w["k_norm.weight"], 1e-6)
-        q, k = turned(q, layer.rope_base), turned(k, layer.rope_base)
+        q = x @ w["q_proj.weight"].T + w.get("q_proj.bias", 0)
+        k, v = np.split(x @ w["kv_proj.weight"].T + w.get("kv_proj.bias", 0), 2, axis=1)
+        v = v.reshape(len(x), kv_heads, K)
+        q, k = normed(q, w, "q_norm.weight", layer), normed(k, w, "k_norm.weight", layer)
+        q, k = (turned(t, layer.rope_base, layer.rope_size) for t in (q, k))
         out = np.zeros((len(x), heads, K))
         for t in range(len(x)):
             first = 0 if layer.window is None else max(0, t - layer.window + 1)
@@ -41,6 +53,9 @@ def forward(layer, x):
                 score = k[first : t + 1, source] @ q[t, head] / np.sqrt(K)
                 p = np.exp(score - score.max())
                 out[t, head] = (p / p.sum()) @ v[first : t + 1, source]
-        return out.reshape(len(x), -1) @ w["out_proj.weight"].T
+        out = out.reshape(len(x), -1)
+        if "gate_proj.weight" in w:
+            out = out * sigmoid(x @ w["gate_proj.weight"].T + w.get("gate_proj.bias", 0))
+        return out @ w["out_proj.weight"].T + w.get("out_proj.bias", 0)
 
     return rows(row, x)

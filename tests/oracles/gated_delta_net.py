@@ -15,6 +15,7 @@ VARIANTS = {
         "value_size": 5,
         "conv_width": 3,
         "negative_eigenvalues": True,
+        "norm_eps": 0.01,
     },
 }
 
@@ -43,7 +44,7 @@ def forward(layer, x):
                 S = alpha[t, head] * (np.eye(K) - beta[t, head] * np.outer(kt, kt)) @ S + beta[t, head] * np.outer(
                     kt, vt
                 )
-                o = rms_norm(S.T @ qt / np.sqrt(K), w["norm.norm.weight"], 1e-5)
+                o = rms_norm(S.T @ qt / np.sqrt(K), w["norm.norm.weight"], layer.norm.norm.eps)
                 out[t, head * V : (head + 1) * V] = o * gate[t, head * V : (head + 1) * V]
         return out @ w["out_proj.weight"].T
 
