@@ -10,7 +10,7 @@ __all__ = ["angles", "rotate", "turn"]
 
 
 def angles(positions: Tensor, size: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin of the angles position · base^{−2i / size}, i < size / 2, of (B, T) positions: (B, T, 1, size / 2)."""
+    """cos and sin of the angles position · base^{−2i/size}, i < size/2, for positions (B, T): (B, T, 1, size/2)."""
     half = size // 2
     # float64: at a million tokens a float32 angle is off by a twentieth of a radian.
     frequency = base ** (-torch.arange(half, dtype=torch.float64, device=positions.device) / half)
