@@ -23,14 +23,18 @@ from ritornello.layers.mamba2 import Mamba2
 from ritornello.layers.min_gru import MinGRU
 from ritornello.layers.min_lstm import MinLSTM
 from ritornello.layers.mlp import MLP
+from ritornello.layers.mlstm import MLSTM
 from ritornello.layers.moe import MoE
 from ritornello.layers.retention import Retention
 from ritornello.layers.rg_lru import RGLRU
+from ritornello.layers.rwkv4 import RWKV4
+from ritornello.layers.rwkv4_channel_mix import RWKV4ChannelMix
 from ritornello.layers.rwkv5 import RWKV5
 from ritornello.layers.rwkv6 import RWKV6
 from ritornello.layers.rwkv6_channel_mix import RWKV6ChannelMix
 from ritornello.layers.rwkv7 import RWKV7
 from ritornello.layers.rwkv7_channel_mix import RWKV7ChannelMix
+from ritornello.layers.short_conv import ShortConv
 
 for _layer in (
     Aaren,
@@ -52,14 +56,18 @@ for _layer in (
     MinGRU,
     MinLSTM,
     MLP,
+    MLSTM,
     MoE,
     Retention,
     RGLRU,
+    RWKV4,
+    RWKV4ChannelMix,
     RWKV5,
     RWKV6,
     RWKV6ChannelMix,
     RWKV7,
     RWKV7ChannelMix,
+    ShortConv,
 ):
     register(_layer.kind, _layer)
 
@@ -71,7 +79,9 @@ __all__ = [
     "LRU",
     "LSTM",
     "MLP",
+    "MLSTM",
     "RGLRU",
+    "RWKV4",
     "RWKV5",
     "RWKV6",
     "RWKV7",
@@ -92,9 +102,11 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "MoE",
+    "RWKV4ChannelMix",
     "RWKV6ChannelMix",
     "RWKV7ChannelMix",
     "Retention",
+    "ShortConv",
     "Traits",
     "build",
     "catalogue",
