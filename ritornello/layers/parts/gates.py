@@ -39,19 +39,24 @@ class GatedNorm(nn.Module):
 
 
 class NormOfGated(nn.Module):
-    """y = RMSNorm(o ⊙ silu(g)), each of `groups` equal parts of the channels for itself, as Mamba-2 ends."""
+    """y = RMSNorm(o ⊙ silu(g)), each of `groups` equal parts of the channels for itself, as Mamba-2 ends; or with
+    `gate_last` RMSNorm(o) ⊙ silu(g)."""
 
-    def __init__(self, size: int, groups: int = 1, eps: float = 1e-5):
+    def __init__(self, size: int, groups: int = 1, eps: float = 1e-5, gate_last: bool = False):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
-        self.groups, self.eps = groups, eps
+        self.groups, self.eps, self.gate_last = groups, eps, gate_last
 
     def forward(self, o: Tensor, gate: Tensor) -> Tensor:
         """o and gate (B, T, D) → (B, T, D)."""
-        gated = swiglu(gate, o)
+        if self.gate_last:
+            return swiglu(gate, self._norm(o))
+        return self._norm(swiglu(gate, o))
+
+    def _norm(self, x: Tensor) -> Tensor:
         if self.groups == 1:
-            return rms_norm(gated, self.weight, eps=self.eps)
-        return self.weight.to(o.dtype) * rms_norm(gated.unflatten(-1, (self.groups, -1)), eps=self.eps).flatten(-2)
+            return rms_norm(x, self.weight, eps=self.eps)
+        return self.weight.to(x.dtype) * rms_norm(x.unflatten(-1, (self.groups, -1)), eps=self.eps).flatten(-2)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, groups={self.groups}, eps={self.eps}"
