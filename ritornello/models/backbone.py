@@ -17,6 +17,7 @@ from ritornello import state as states
 from ritornello.errors import StateError
 from ritornello.layers import Call, Layer, build
 from ritornello.models.config import Entry, ModelConfig, Parallel, Repeat
+from ritornello.models.place import placed
 from ritornello.ops import rms_norm
 from ritornello.state import State
 from ritornello.typing import Tensor, accumulation_dtype
@@ -134,9 +135,8 @@ class Backbone(nn.Module):
     def __init__(self, config: ModelConfig, kind: str = "backbone"):
         super().__init__()
         self.kind = kind
-        self.blocks: Any = nn.ModuleList(
-            _block(entry, ffn, config) for entry, ffn in zip(config.entries(), config.feed_forwards(), strict=True)
-        )
+        mixers, ffns = placed(config.entries()), placed(config.feed_forwards())
+        self.blocks: Any = nn.ModuleList(_block(m, f, config) for m, f in zip(mixers, ffns, strict=True))
         self.final_norm = Norm(config) if config.final_norm else None
         self.residual_float32 = config.residual_float32
         self.spec = {"width": config.width, "layers": ", ".join(describe(e) for e in config.entries())}
@@ -191,5 +191,5 @@ def _layer(entry: Any, width: int) -> Layer:
     return build(name, width, **options)
 
 
-def _block(entry: Entry, ffn: Entry | None, config: ModelConfig) -> nn.Module:
+def _block(entry: Any, ffn: Entry | None, config: ModelConfig) -> nn.Module:
     return RepeatedBlocks(entry, ffn, config) if isinstance(entry, Repeat) else Block(entry, ffn, config)
