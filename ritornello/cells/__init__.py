@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from ritornello.cells.bilinear import BilinearCell
+from ritornello.cells.elman import ElmanCell
 from ritornello.cells.gru import GRUCell
+from ritornello.cells.indrnn import IndRNNCell
 from ritornello.cells.lru import LRUCell
 from ritornello.cells.lstm import LSTMCell
+from ritornello.cells.m2rnn import M2RNNCell
+from ritornello.cells.mgu import MGUCell
 from ritornello.cells.min_gru import MinGRUCell
 from ritornello.cells.min_lstm import MinLSTMCell
+from ritornello.cells.para_gru import ParaGRUCell
+from ritornello.cells.para_lstm import ParaLSTMCell
+from ritornello.cells.peephole_lstm import PeepholeLSTMCell
 from ritornello.cells.rg_lru import RGLRUCell
+from ritornello.cells.slstm import SLSTMCell
+from ritornello.cells.ugrnn import UGRNNCell
+from ritornello.cells.wave_rnn import WaveRNNCell
 
 __all__ = [
+    "BilinearCell",
+    "ElmanCell",
     "GRUCell",
+    "IndRNNCell",
     "LRUCell",
     "LSTMCell",
+    "M2RNNCell",
+    "MGUCell",
     "MinGRUCell",
     "MinLSTMCell",
+    "ParaGRUCell",
+    "ParaLSTMCell",
+    "PeepholeLSTMCell",
     "RGLRUCell",
+    "SLSTMCell",
+    "UGRNNCell",
+    "WaveRNNCell",
 ]

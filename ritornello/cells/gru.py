@@ -8,14 +8,13 @@ import torch
 from torch import nn
 
 from ritornello import ops
-from ritornello.cell import Cell
-from ritornello.errors import InputError
+from ritornello.cells._recurrent import GatedCell
 from ritornello.typing import Tensor
 
 __all__ = ["GRUCell"]
 
 
-class GRUCell(Cell):
+class GRUCell(GatedCell):
     """r, z = σ(·) of W x_t + R h_{t−1} + b;  n = tanh(W_n x_t + b_n + r ⊙ (R_n h_{t−1} + bias_hn));
     h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}.
 
@@ -30,32 +29,19 @@ class GRUCell(Cell):
     FlashRNN, Pöppel et al. 2024, arXiv:2412.07752.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, heads: int = 1):
-        super().__init__()
-        if hidden_size % heads:
-            raise InputError(f"`heads` of GRUCell is {heads}, which does not divide `hidden_size` = {hidden_size}.")
-        self.state_shape = (hidden_size,)
-        size = hidden_size // heads
-        bound = 1 / math.sqrt(hidden_size)
-        self.weight_ih = nn.Parameter(torch.empty(3 * hidden_size, input_size).uniform_(-bound, bound))
-        self.weight_hh = nn.Parameter(torch.empty(3, heads, size, size).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(3 * hidden_size).uniform_(-bound, bound))
-        self.bias_hn = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
+    gates = 3
 
-    def drive(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight_ih, self.bias).unflatten(-1, (3, -1))
+    def __init__(self, input_size: int, hidden_size: int, heads: int = 1):
+        super().__init__(input_size, hidden_size, heads)
+        bound = 1 / math.sqrt(hidden_size)
+        self.bias_hn = nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
 
     def step(self, u: Tensor, h: Tensor) -> Tensor:
         wide = h.dtype
-        heads = h.unflatten(-1, self.weight_hh.shape[1:3])
-        recurrent = torch.einsum("ghoi,bhi->bgho", self.weight_hh.to(wide), heads).flatten(-2)
-        (u_r, u_z, u_n), (r_r, r_z, r_n) = u.to(wide).unbind(1), recurrent.unbind(1)
+        (u_r, u_z, u_n), (r_r, r_z, r_n) = u.to(wide).unbind(1), self.recurrent(h).unbind(1)
         r, z = torch.sigmoid(u_r + r_r), torch.sigmoid(u_z + r_z)
         n = torch.tanh(u_n + r * (r_n + self.bias_hn.to(wide)))
         return (1 - z) * n + z * h
-
-    def read(self, u: Tensor, h: Tensor) -> Tensor:
-        return h.to(u.dtype)
 
     def fused(self, u: Tensor, h: Tensor, cu_seqlens: Tensor | None = None):
         return ops.gru(u, self.weight_hh, self.bias_hn, h, cu_seqlens=cu_seqlens)

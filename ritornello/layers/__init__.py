@@ -5,26 +5,34 @@ from __future__ import annotations
 from ritornello.layers.aaren import Aaren
 from ritornello.layers.attention import Attention
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.bilinear import Bilinear
 from ritornello.layers.catalogue import build, catalogue, find, register
 from ritornello.layers.delta_net import DeltaNet
 from ritornello.layers.delta_product import DeltaProduct
+from ritornello.layers.elman import Elman
 from ritornello.layers.fast_weights import FastWeights
 from ritornello.layers.gated_delta_net import GatedDeltaNet
 from ritornello.layers.gated_mlp import GatedMLP
 from ritornello.layers.gla import GLA
 from ritornello.layers.gru import GRU
 from ritornello.layers.hgrn2 import HGRN2
+from ritornello.layers.indrnn import IndRNN
 from ritornello.layers.kda import KDA
 from ritornello.layers.linear_attention import LinearAttention
 from ritornello.layers.lru import LRU
 from ritornello.layers.lstm import LSTM
+from ritornello.layers.m2rnn import M2RNN
 from ritornello.layers.mamba import Mamba
 from ritornello.layers.mamba2 import Mamba2
+from ritornello.layers.mgu import MGU
 from ritornello.layers.min_gru import MinGRU
 from ritornello.layers.min_lstm import MinLSTM
 from ritornello.layers.mlp import MLP
 from ritornello.layers.mlstm import MLSTM
 from ritornello.layers.moe import MoE
+from ritornello.layers.para_gru import ParaGRU
+from ritornello.layers.para_lstm import ParaLSTM
+from ritornello.layers.peephole_lstm import PeepholeLSTM
 from ritornello.layers.retention import Retention
 from ritornello.layers.rg_lru import RGLRU
 from ritornello.layers.rwkv4 import RWKV4
@@ -35,29 +43,40 @@ from ritornello.layers.rwkv6_channel_mix import RWKV6ChannelMix
 from ritornello.layers.rwkv7 import RWKV7
 from ritornello.layers.rwkv7_channel_mix import RWKV7ChannelMix
 from ritornello.layers.short_conv import ShortConv
+from ritornello.layers.slstm import SLSTM
+from ritornello.layers.ugrnn import UGRNN
+from ritornello.layers.wave_rnn import WaveRNN
 
 for _layer in (
     Aaren,
     Attention,
+    Bilinear,
     DeltaNet,
     DeltaProduct,
+    Elman,
     FastWeights,
     GatedDeltaNet,
     GatedMLP,
     GLA,
     GRU,
     HGRN2,
+    IndRNN,
     KDA,
     LinearAttention,
     LRU,
     LSTM,
+    M2RNN,
     Mamba,
     Mamba2,
+    MGU,
     MinGRU,
     MinLSTM,
     MLP,
     MLSTM,
     MoE,
+    ParaGRU,
+    ParaLSTM,
+    PeepholeLSTM,
     Retention,
     RGLRU,
     RWKV4,
@@ -68,6 +87,9 @@ for _layer in (
     RWKV7,
     RWKV7ChannelMix,
     ShortConv,
+    SLSTM,
+    UGRNN,
+    WaveRNN,
 ):
     register(_layer.kind, _layer)
 
@@ -78,6 +100,8 @@ __all__ = [
     "KDA",
     "LRU",
     "LSTM",
+    "M2RNN",
+    "MGU",
     "MLP",
     "MLSTM",
     "RGLRU",
@@ -85,15 +109,20 @@ __all__ = [
     "RWKV5",
     "RWKV6",
     "RWKV7",
+    "SLSTM",
+    "UGRNN",
     "Aaren",
     "About",
     "Attention",
+    "Bilinear",
     "Call",
     "DeltaNet",
     "DeltaProduct",
+    "Elman",
     "FastWeights",
     "GatedDeltaNet",
     "GatedMLP",
+    "IndRNN",
     "Layer",
     "Leaf",
     "LinearAttention",
@@ -102,12 +131,16 @@ __all__ = [
     "MinGRU",
     "MinLSTM",
     "MoE",
+    "ParaGRU",
+    "ParaLSTM",
+    "PeepholeLSTM",
     "RWKV4ChannelMix",
     "RWKV6ChannelMix",
     "RWKV7ChannelMix",
     "Retention",
     "ShortConv",
     "Traits",
+    "WaveRNN",
     "build",
     "catalogue",
     "find",

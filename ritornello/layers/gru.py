@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ritornello.cells.gru import GRUCell
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Traits, divide
+from ritornello.layers.parts.cells import CellLayer
 
 __all__ = ["GRU"]
 
 
-class GRU(Layer):
+class GRU(CellLayer):
     """h ← (1 − z) ⊙ tanh(n + r ⊙ n_h) + z ⊙ h, gates r, z and both parts of n from W x + R h + b: the equations of
     ``torch.nn.GRU``.
 
@@ -37,10 +38,3 @@ class GRU(Layer):
         divide(self.kind, "width", width, "heads", heads)
         self.cell = GRUCell(width, width, heads)
         self.spec = {"width": width}
-
-    def leaves(self):
-        return {"h": Leaf((self.width,))}
-
-    def mix(self, x, state, call: Call):
-        y, h = call.run(self.cell, x, state["h"])
-        return y, {"h": h}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ritornello.cells.lstm import LSTMCell
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Traits, divide
+from ritornello.layers.parts.cells import CellLayer
 
 __all__ = ["LSTM"]
 
 
-class LSTM(Layer):
+class LSTM(CellLayer):
     """c ← f ⊙ c + i ⊙ tanh(g), h = o ⊙ tanh c, gates from W x + R h + b: the equations of ``torch.nn.LSTM``.
 
     Args:
@@ -30,16 +31,10 @@ class LSTM(Layer):
         ),
         affine=False,
     )
+    names = ("h", "c")
 
     def __init__(self, width: int, *, heads: int = 1, **base: Any):
         super().__init__(width, **base)
         divide(self.kind, "width", width, "heads", heads)
         self.cell = LSTMCell(width, width, heads)
         self.spec = {"width": width}
-
-    def leaves(self):
-        return {"h": Leaf((self.width,)), "c": Leaf((self.width,))}
-
-    def mix(self, x, state, call: Call):
-        y, (h, c) = call.run(self.cell, x, (state["h"], state["c"]))
-        return y, {"h": h, "c": c}

@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
+
 from ritornello.cell import Cell
 from ritornello.errors import BackendError
 from ritornello.kernels.registry import active_method
+from ritornello.sequence import leading
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
 
@@ -45,7 +48,9 @@ class Method(ABC):
         with active_method(str(self)):
             if isinstance(recurrence, Transition):
                 return self._solve_transition(recurrence, query, state, cu_seqlens)
-            return self._solve_cell(recurrence, query, state, cu_seqlens)
+            # Steps run in the state's precision, as kernels do: autocast would round each of a thousand products.
+            with torch.autocast(leading(query).device.type, enabled=False):
+                return self._solve_cell(recurrence, query, state, cu_seqlens)
 
     @abstractmethod
     def refusal(self, recurrence: Recurrence) -> str | None:

@@ -43,6 +43,15 @@ def shift(x):
     return np.concatenate([np.zeros_like(x[:1]), x[:-1]])
 
 
+def blocks(matrices):
+    """(H, o, i) as one matrix, zero outside its blocks."""
+    heads, out, wide = matrices.shape
+    dense = np.zeros((heads * out, heads * wide))
+    for head, matrix in enumerate(matrices):
+        dense[head * out : (head + 1) * out, head * wide : (head + 1) * wide] = matrix
+    return dense
+
+
 def rows(function, x):
     """`function` of each row (T, D) of a torch tensor (B, T, D), as a torch tensor."""
     import torch

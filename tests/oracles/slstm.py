@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.oracles.numpy_parts import blocks, causal_conv, rows, silu, weights
+
 
 def slstm(u, weight, h, c, n):
     """u (B, T, 4, D) in the order i, f, z, o; weight (4, H, d, d); h, c, n (B, D). Gives h over time and (h, c, n)."""
@@ -27,3 +29,24 @@ def slstm(u, weight, h, c, n):
             h[b] = c[b] / n[b] / (1 + np.exp(-gates[3]))
             outputs[b, t] = h[b]
     return outputs, (h, c, n)
+
+
+VARIANTS = {"plain": {}, "heads": {"heads": 4, "conv_width": 3}}
+
+
+def forward(layer, x):
+    """The block of figure 9, up to its projections: convolution, headwise gates, the cell, a norm for each head."""
+    w, heads, width = weights(layer), layer.heads, layer.width
+    matrices = [blocks(gate) for gate in w["cell.weight_ih"]]
+
+    def row(x):
+        seen = silu(causal_conv(x, w["conv.weight"], w["conv.bias"]))
+        sums = [source @ matrix.T for source, matrix in zip((seen, seen, x, x), matrices, strict=True)]
+        u = np.stack(sums, 1) + w["cell.bias"]
+        start = np.zeros((3, 1, width))
+        h = slstm(u[None], w["cell.weight_hh"], *start)[0][0].reshape(len(x), heads, -1)
+        centred = h - h.mean(-1, keepdims=True)
+        normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return normed.reshape(len(x), width) * w["norm_weight"]
+
+    return rows(row, x)

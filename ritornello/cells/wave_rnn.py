@@ -1,0 +1,57 @@
+"""The travelling-wave RNN."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ritornello.cell import Cell
+from ritornello.errors import InputError
+from ritornello.typing import Tensor
+
+__all__ = ["WaveRNNCell"]
+
+
+class WaveRNNCell(Cell):
+    """h_t = φ(w ⋆ h_{t−1} + V x_t + b): each of the channels of h is a ring, over which the short convolution w, from
+    every channel to every other, lets activity travel; φ = relu or tanh.
+
+    Args:
+        input_size: of x (B, T, input_size).
+        channels, ring: rings, and places on each; h is (B, T, channels · ring), channel by channel.
+        taps: of w, odd and at most the ring.
+        activation: φ, ``"relu"`` or ``"tanh"``.
+
+    Source: Keller et al. 2023, "Traveling Waves Encode the Recent Past and Enhance Sequence Learning",
+    arXiv:2309.08045, eq. 4, and the authors' code: w starts as a shift by one place, V with a deviation of 0.001.
+    """
+
+    def __init__(self, input_size: int, channels: int, ring: int, taps: int = 3, activation: str = "relu"):
+        super().__init__()
+        if channels < 1 or taps % 2 == 0 or not 1 <= taps <= ring:
+            raise InputError(
+                f"`channels`, `ring`, `taps` of WaveRNNCell are {channels}, {ring}, {taps}; wanted at least one "
+                "channel, and an odd number of taps that is not above the ring."
+            )
+        if activation not in ("relu", "tanh"):
+            raise InputError(f"`activation` of WaveRNNCell is {activation!r}; it takes 'relu' or 'tanh'.")
+        self.state_shape = (channels * ring,)
+        self.activation = activation
+        self.weight_ih = nn.Parameter(0.001 * torch.randn(channels * ring, input_size))
+        shift = torch.zeros(channels, channels, taps)
+        shift[range(channels), range(channels), min(taps // 2 + 1, taps - 1)] = 1
+        self.weight_hh = nn.Parameter(shift)
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def drive(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight_ih)
+
+    def step(self, u: Tensor, h: Tensor) -> Tensor:
+        weight, side = self.weight_hh.to(h.dtype), self.weight_hh.shape[-1] // 2
+        rings = F.pad(h.unflatten(-1, (weight.shape[0], -1)), (side, side), mode="circular")
+        total = u.to(h.dtype) + F.conv1d(rings, weight, self.bias.to(h.dtype)).flatten(-2)
+        return torch.relu(total) if self.activation == "relu" else torch.tanh(total)
+
+    def read(self, u: Tensor, h: Tensor) -> Tensor:
+        return h.to(u.dtype)
