@@ -1,0 +1,89 @@
+"""What the formal languages share: strings of tokens with an answer after every prefix, trained short, tested long."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+
+from ritornello.tasks._draw import check, integers, lengths, within
+from ritornello.tasks.base import Batch, Figure, Task, Training
+from ritornello.typing import Tensor
+
+__all__ = ["DELETANG", "Formal", "deletang", "grazzi", "small"]
+
+DELETANG = "Deletang et al. 2023, arXiv:2207.02098"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Formal(Task):
+    """x₁ … x_T over `symbols` tokens; y_t, one of `labels`, is the answer to x₁ … x_t.
+
+    Lengths as Grazzi et al. 2024, arXiv:2411.12537, and xLSTM, arXiv:2405.04517, who follow Deletang et al. 2023.
+
+    Fields:
+        shortest_train: training draws each row's length from it to `train_length`; the rest of a row does not count.
+        dense: every step of a row counts, otherwise only its last.
+    """
+
+    symbols: ClassVar[int]
+    labels: ClassVar[int]
+
+    shortest_train: int = 3
+    train_length: int = 40
+    test_lengths: tuple[int, ...] = (40, 64, 128, 192, 256)
+    dense: bool = False
+    training: Training = Training(steps=100_000, batch=256, learning_rates=(1e-3, 5e-4, 1e-4), weight_decay=0.1)
+
+    def __post_init__(self) -> None:
+        check(
+            self.shortest <= self.shortest_train <= self.train_length,
+            f"`shortest_train` is {self.shortest_train}; wanted {self.shortest} to {self.train_length}, the "
+            "`train_length`.",
+        )
+
+    @property
+    def inputs(self) -> int:
+        return self.symbols
+
+    @property
+    def classes(self) -> int:
+        return self.labels
+
+    def _strings(self, rows: int, length: int, generator: torch.Generator) -> Tensor:
+        """(rows, length) tokens of which every prefix that counts is a string of the language's domain."""
+        return integers(0, self.symbols, (rows, length), generator)
+
+    def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
+        steps, last = within(lengths(batch, self.shortest_train, self.train_length, length, generator))
+        inputs = self._strings(batch, steps.shape[1], generator)
+        return Batch(inputs, self.solve(inputs), steps if self.dense else last)
+
+    @abstractmethod
+    def solve(self, inputs: Tensor) -> Tensor: ...
+
+
+def small(steps: int, *learning_rates: float, **fields: Any) -> MappingProxyType[str, Any]:
+    """A small preset: an answer is asked for at every step, up to four times the length of training."""
+    training = Training(steps=steps, batch=64, learning_rates=learning_rates or (3e-3, 1e-3))
+    return MappingProxyType({"dense": True, "test_lengths": (40, 80, 160), "training": training, **fields})
+
+
+def deletang(rnn: float, stack_rnn: float, tape_rnn: float, attention: float, lstm: float) -> dict[str, Figure]:
+    """A row of their table 2, in per cent."""
+    values = {"elman": rnn, "stack_rnn": stack_rnn, "tape_rnn": tape_rnn, "attention": attention, "lstm": lstm}
+    size = "trained to length 40, mean over 41 to 500, best of all runs"
+    return {method: Figure(value / 100, size, f"{DELETANG}, table 2") for method, value in values.items()}
+
+
+def grazzi(**values: float) -> dict[str, Figure]:
+    """Scaled accuracies of their table 3; ``_signed`` has eigenvalues down to −1."""
+    source = "Grazzi et al. 2024, arXiv:2411.12537, table 3"
+    size = "2 layers, d = 128, trained on lengths 3 to 40, tested on 40 to 256"
+    return {
+        method.replace("_signed", ", signed"): Figure(value, size, source, "scaled accuracy")
+        for method, value in values.items()
+    }

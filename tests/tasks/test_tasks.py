@@ -1,0 +1,224 @@
+"""Every task of the catalogue: its solver is right, guessing scores chance, nothing leaks, seeds decide everything."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+from ritornello import tasks
+from ritornello.errors import InputError
+from ritornello.tasks import Batch, Figure, Task, Training
+
+NAMES = tuple(tasks.catalogue())
+CASES = [(name, preset) for name in NAMES for preset in ("small", "paper")]
+
+ROWS = 256
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def rows_for(task: Task) -> int:
+    """Fewer rows of the long sequences of a paper."""
+    return max(4, min(ROWS, 30_000 // task.train_length))
+
+
+def drawn(task: Task, seed: int = 0, **options) -> Batch:
+    return task.sample(rows_for(task), generator=seeded(seed), **options)
+
+
+def deviation(task: Task, batch: Batch) -> float:
+    """Four standard deviations of the score of a guess, and of what its mean is off by itself."""
+    if task.kind == "regress":
+        return 0.35 * task.chance
+    return 4 * (task.chance * (1 - task.chance) / int(batch.mask.sum())) ** 0.5 + 1e-9
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def task(request) -> Task:
+    name, preset = request.param
+    return tasks.find(name).preset(preset)
+
+
+@pytest.fixture(params=NAMES)
+def small(request) -> Task:
+    return tasks.find(request.param).preset("small")
+
+
+# ------------------------------------------------------------------------------------------------------ what is drawn
+
+
+def test_shapes_and_dtypes(task):
+    for split in ("train", "test"):
+        batch = drawn(task, split=split)
+        rows, length = batch.mask.shape
+        assert rows == rows_for(task) and length <= task.train_length
+        assert batch.mask.dtype == torch.bool and batch.mask.any()
+        if task.float_inputs:
+            assert batch.inputs.shape == (rows, length, task.inputs) and batch.inputs.dtype == torch.float32
+        else:
+            assert batch.inputs.shape == (rows, length) and batch.inputs.dtype == torch.int64
+            assert batch.inputs.min() >= 0 and batch.inputs.max() < task.inputs
+        if task.kind == "regress":
+            assert batch.targets.shape == (rows, length, task.classes) and batch.targets.dtype == torch.float32
+        else:
+            assert batch.targets.shape == (rows, length) and batch.targets.dtype == torch.int64
+            answers = batch.targets[batch.mask]
+            assert answers.min() >= task.answers.start and answers.max() < task.answers.stop <= task.classes
+        assert not batch.targets[~batch.mask].any(), "what does not count is zero, and tells nothing"
+
+
+def test_every_length_of_the_curve(small):
+    assert list(small.test_lengths) == sorted(set(small.test_lengths)) and len(small.test_lengths) >= 2
+    for length in (small.shortest, *small.test_lengths):
+        batch = small.sample(3, length, generator=seeded(), split="test")
+        assert batch.inputs.shape[:2] == batch.mask.shape == (3, length)
+
+
+def test_one_seed_repeats_and_two_differ(small):
+    one, again, other = drawn(small, 1), drawn(small, 1), drawn(small, 2)
+    for a, b in zip(vars(one).values(), vars(again).values(), strict=True):
+        assert torch.equal(a, b)
+    assert one.inputs.shape != other.inputs.shape or not torch.equal(one.inputs, other.inputs)
+
+
+def test_a_generator_moves_on(small):
+    generator = seeded()
+    one, two = (small.sample(8, generator=generator) for _ in range(2))
+    assert one.inputs.shape != two.inputs.shape or not torch.equal(one.inputs, two.inputs)
+
+
+# ------------------------------------------------------------------------------------------------------ what is scored
+
+
+def test_the_solver_reaches_the_ceiling(task):
+    for split in ("train", "test"):
+        batch = drawn(task, split=split)
+        score = task.score(task.solve(batch.inputs), batch)
+        if task.ceiling in (0.0, 1.0):
+            assert score == pytest.approx(task.ceiling, abs=1e-9)
+        else:
+            assert score == pytest.approx(task.ceiling, rel=0.25)
+
+
+def test_a_guess_scores_chance(task):
+    batch = drawn(task)
+    score = task.score(task.guess(batch.inputs, generator=seeded(9)), batch)
+    assert score == pytest.approx(task.chance, abs=deviation(task, batch))
+    assert task.scaled(task.chance) == 0 and task.scaled(task.ceiling) == 1
+
+
+def test_loss_of_certainty_and_of_ignorance(small):
+    batch = drawn(small)
+    if small.kind == "regress":
+        assert small.loss(batch.targets, batch) == 0
+    else:
+        right = 50.0 * torch.nn.functional.one_hot(batch.targets, small.classes)
+        assert small.loss(right, batch) < 1e-6 and small.score(right, batch) == 1
+        nothing = torch.zeros(*batch.targets.shape, small.classes)
+        assert small.loss(nothing, batch).item() == pytest.approx(torch.tensor(small.classes).log().item())
+
+
+# ------------------------------------------------------------------------------------------------------------- leaks
+
+
+def test_answers_do_not_need_the_future(small):
+    """Read up to a step that counts, the solver says the same as over the whole; else no causal model could."""
+    batch = drawn(small)
+    whole = small.solve(batch.inputs)
+    for t in {int(t) for t in batch.mask.any(0).nonzero()[:, 0][[0, -1]]}:
+        rows = batch.mask[:, t]
+        torch.testing.assert_close(small.solve(batch.inputs[rows, : t + 1])[:, t], whole[rows, t])
+
+
+def test_answers_are_not_told_by_the_place(small):
+    """The answers to one row's inputs are no better than chance for another row."""
+    batch = drawn(small, length=small.train_length)
+    other = small.score(small.solve(batch.inputs.roll(1, 0)), batch)
+    if small.kind == "regress":
+        assert other > 0.9 * small.chance
+    else:
+        assert other <= blind(small, batch) + 2 * deviation(small, batch)
+
+
+def blind(task: Task, batch: Batch) -> float:
+    """The score of the answer that is most frequent, as far as that is no secret; chance in a balanced task."""
+    return max(task.chance, batch.targets[batch.mask].bincount().max().item() / int(batch.mask.sum()))
+
+
+def test_answers_are_not_told_by_the_present_token_alone(small):
+    """A table from a token to the most frequent answer to it, learned on many rows, is little better than chance."""
+    if small.float_inputs:
+        pytest.skip("floats are no keys of a table")
+    length = small.test_lengths[-1]
+    learn, test = (small.sample(ROWS, length, generator=seeded(seed), split="test") for seed in (1, 2))
+    counts = torch.zeros(small.inputs * small.classes)
+    index = learn.inputs[learn.mask] * small.classes + learn.targets[learn.mask]
+    table = counts.index_add(0, index, torch.ones(len(index))).view(small.inputs, small.classes).argmax(1)
+    score = small.score(table[test.inputs], test)
+    assert score < blind(small, test) + 0.1 * (1 - small.chance) + deviation(small, test)
+
+
+# ---------------------------------------------------------------------------------------------------- words and sizes
+
+
+def test_a_task_says_what_it_is(small):
+    about = small.about
+    assert about.title and about.paper and len(about.tests) > 30 and about.metric in ("accuracy", "error")
+    assert (about.metric == "error") == (small.kind == "regress")
+    assert (type(small).__doc__ or "").strip()
+    for figure in small.published.values():
+        assert isinstance(figure, Figure) and figure.size and figure.source
+    paper = type(small).preset()
+    for one in (small, paper):
+        assert isinstance(one.training, Training) and one.training.steps > 0 and one.training.learning_rates
+        assert one.train_length in one.test_lengths and one.test_lengths[-1] > one.train_length
+    assert set(type(small).small) <= {f.name for f in fields(small)}
+    assert small != paper and small.train_length * small.training.batch <= 64 * 64
+
+
+def test_a_curriculum_ends_at_the_task(small):
+    for progress in (0.0, 0.5, 1.0):
+        stage = small.stage(progress)
+        assert (stage.inputs, stage.classes) == (small.inputs, small.classes)
+        assert drawn(stage).mask.any()
+    assert small.stage(1.0) == small
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_an_unknown_task_or_preset_or_field():
+    with pytest.raises(InputError, match=r"no task 'mqra'. Did you mean 'mqar'"):
+        tasks.find("mqra")
+    with pytest.raises(InputError, match="Did you mean 'small'"):
+        tasks.find("mqar").preset("smal")
+    with pytest.raises(InputError, match="has no field 'vocab'. Did you mean 'vocabulary'"):
+        tasks.find("mqar").preset(vocab=3)
+
+
+def test_what_cannot_be_drawn(small):
+    with pytest.raises(InputError, match=f"takes {small.shortest} and more"):
+        small.sample(1, small.shortest - 1, generator=seeded())
+    with pytest.raises(InputError, match="wanted at least 1"):
+        small.sample(0, generator=seeded())
+    with pytest.raises(InputError, match="'train' or 'test'"):
+        small.sample(1, generator=seeded(), split="valid")
+
+
+def test_predictions_of_another_shape(small):
+    batch = drawn(small)
+    with pytest.raises(InputError, match="wanted"):
+        small.score(torch.zeros(2, 2), batch)
+
+
+def test_a_task_of_ones_own_has_a_name_of_its_own():
+    with pytest.raises(InputError, match="wanted a subclass"):
+        tasks.register(int)  # pyright: ignore[reportArgumentType]
+    taken = type("Taken", (tasks.find("parity"),), {})
+    with pytest.raises(InputError, match="belongs to Parity"):
+        tasks.register(taken)
+    assert tasks.register(tasks.find("parity")) is tasks.find("parity")
