@@ -196,7 +196,7 @@ def test_an_unknown_task_or_preset_or_field():
         tasks.find("mqra")
     with pytest.raises(InputError, match="Did you mean 'small'"):
         tasks.find("mqar").preset("smal")
-    with pytest.raises(InputError, match="has no field 'vocab'. Did you mean 'vocabulary'"):
+    with pytest.raises(InputError, match=r"has no field 'vocab'. Did you mean 'vocabulary'"):
         tasks.find("mqar").preset(vocab=3)
 
 
