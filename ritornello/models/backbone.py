@@ -64,11 +64,12 @@ class ParallelMixers(nn.Module):
 
 
 class Block(nn.Module):
-    """x ← x + mixer(norm(x)); x ← x + ffn(norm(x))."""
+    """x ← x + mixer(norm(x)); x ← x + ffn(norm(x)); or normed after: x ← x + norm(mixer(x)); x ← x + norm(ffn(x))."""
 
     def __init__(self, entry: Entry, ffn: Entry | None, config: ModelConfig):
         super().__init__()
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.norm_after = describe(entry) in config.norm_after
         self.mixer_norm = Norm(config)
         self.mixer = ParallelMixers(entry, config.width) if isinstance(entry, Parallel) else _layer(entry, config.width)
         self.ffn_norm, self.ffn = None, None
@@ -83,8 +84,9 @@ class Block(nn.Module):
         return x, State("block", VERSION, {}, leaves)
 
     def _add(self, x: Tensor, norm: Any, layer: Any, state: State | None, call: Call) -> tuple[Tensor, State]:
-        y, new = layer.advance(norm(x).to(self._input_dtype(x)), state, call)
-        return x + self.dropout(y), new
+        read = x if self.norm_after else norm(x)
+        y, new = layer.advance(read.to(self._input_dtype(x)), state, call)
+        return x + self.dropout(norm(y) if self.norm_after else y), new
 
     def working_dtype(self) -> torch.dtype:
         """What the layers compute in: their weights' dtype, also where the residual stream is wider."""
@@ -127,7 +129,7 @@ class RepeatedBlocks(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The blocks of a config, and the final norm.
+    """The blocks of a config, and the norms before and after all of them.
 
     The state's leaves are ``position``, (B,) how many steps each row has read, and a State for each entry.
     """
@@ -137,6 +139,7 @@ class Backbone(nn.Module):
         self.kind = kind
         mixers, ffns = placed(config.entries()), placed(config.feed_forwards())
         self.blocks: Any = nn.ModuleList(_block(m, f, config) for m, f in zip(mixers, ffns, strict=True))
+        self.embedding_norm = Norm(config) if config.embedding_norm else None
         self.final_norm = Norm(config) if config.final_norm else None
         self.residual_float32 = config.residual_float32
         self.spec = {"width": config.width, "layers": ", ".join(describe(e) for e in config.entries())}
@@ -151,6 +154,8 @@ class Backbone(nn.Module):
         leaves: dict[str, Any] = {"position": lengths if before is None else before + lengths}
         if self.residual_float32:
             x = x.to(accumulation_dtype(dtype))
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
         for i, block in enumerate(self.blocks):
             x, leaves[str(i)] = block.advance(x, part(state, str(i)), call)
         if self.final_norm is not None:

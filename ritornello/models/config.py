@@ -85,6 +85,8 @@ class ModelConfig:
         tied_embeddings: the output weights are the embeddings.
         norm: ``"rms_norm"`` or ``"layer_norm"``.
         norm_eps: of the norms.
+        norm_after: mixers whose blocks norm what their layers return rather than what they read, as in OLMo 2.
+        embedding_norm: whether the embeddings are normed, as in RWKV.
         final_norm: whether the last block's output is normed.
         dropout: of each residual branch, in training.
         logits_soft_cap: c, for logits c · tanh(logits / c).
@@ -104,6 +106,8 @@ class ModelConfig:
     tied_embeddings: bool = True
     norm: str = "rms_norm"
     norm_eps: float = 1e-6
+    norm_after: tuple[str, ...] = ()
+    embedding_norm: bool = False
     final_norm: bool = True
     dropout: float = 0.0
     logits_soft_cap: float | None = None
@@ -125,6 +129,9 @@ class ModelConfig:
         object.__setattr__(self, "ffn", ffn)
         if self.norm not in NORMS:
             raise InputError(f"`norm` is {self.norm!r}. {nearest(str(self.norm), NORMS)}")
+        object.__setattr__(self, "norm_after", tuple(self.norm_after))
+        for name in self.norm_after:
+            find(name)
         if not 0 <= self.dropout < 1:
             raise InputError(f"`dropout` is {self.dropout}; wanted a share from 0 to below 1.")
         if self.logits_soft_cap is not None and self.logits_soft_cap <= 0:

@@ -272,3 +272,19 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     cut = rt.State(state.kind, state.version, state.spec, {"position": state["position"]})
     with pytest.raises(StateError, match="no part '0'"):
         model(ids, cut)
+
+
+@torch.no_grad()
+def test_norms_after_the_layers_and_of_the_embeddings() -> None:
+    model = model_of("recurrent", norm_after=["gated_delta_net"], embedding_norm=True)
+    back, ids = model.backbone, ids_of(2, 9)
+    before, after = back.blocks
+    x = back.embedding_norm(model.embedding(ids))
+    x = x + before.mixer(before.mixer_norm(x))[0]
+    x = x + before.ffn(before.ffn_norm(x))[0]
+    x = x + after.mixer_norm(after.mixer(x)[0])
+    x = x + after.ffn_norm(after.ffn(x)[0])
+    same(model(ids, logits="none")[0], back.final_norm(x))
+    assert rt.ModelConfig.from_dict(model.config.to_dict()) == model.config
+    with pytest.raises(InputError, match="There is no layer 'gated_delta_nett'"):
+        model_of("recurrent", norm_after=["gated_delta_nett"])
