@@ -24,7 +24,7 @@ def cell_leaves(cell: Cell, names: Sequence[str]) -> dict[str, Leaf]:
 def run_cell(call: Call, cell: Cell, names: Sequence[str], x: Tree, state: Mapping[str, Any]) -> tuple[Tensor, dict]:
     """The outputs of a cell, and its last state by name."""
     before = tuple(state[name] for name in names)
-    y, last = call.run(cell, x, before if len(before) > 1 else before[0])
+    y, last = call.run(cell, x, before[0] if len(names) == 1 else before)
     return y, dict(zip(names, pytree.tree_leaves(last), strict=True))
 
 
