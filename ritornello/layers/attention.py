@@ -33,8 +33,9 @@ class Attention(Layer):
         kv_heads: of keys and values, a divisor of `heads`; as many where None.
         key_size: of a head; width / heads where None. Even.
         window: how many steps are seen, the present one included; all of them where None.
-        rope_base: of the rotary frequencies; positions are not told where None.
-        rope_size: how many channels of a head are turned, the first ones; all of them where None. Even.
+        rope_base: of the rotary frequencies.
+        rope_size: how many channels of a head are turned, the first ones; all of them where None. Even; with 0 no
+            positions are told.
         bias: whether the projections of q, k, v and of the gate have one.
         out_bias: whether W_o has one.
         qk_norm: RMSNorm on queries and keys: ``"head"`` (or True) each head for itself, ``"all"`` over the heads
@@ -68,7 +69,7 @@ class Attention(Layer):
         kv_heads: int | None = None,
         key_size: int | None = None,
         window: int | None = None,
-        rope_base: float | None = 10_000.0,
+        rope_base: float = 10_000.0,
         rope_size: int | None = None,
         bias: bool = False,
         out_bias: bool = False,
@@ -84,7 +85,7 @@ class Attention(Layer):
         self.key_size = key_size or divide(self.kind, "width", width, "heads", self.heads)
         self.rope_base = rope_base
         self.rope_size = self.key_size if rope_size is None else rope_size
-        if rope_base is not None and (self.rope_size % 2 or not 0 < self.rope_size <= self.key_size):
+        if self.rope_size % 2 or not 0 <= self.rope_size <= self.key_size:
             name = "key_size" if rope_size is None else "rope_size"
             raise InputError(
                 f"`{name}` of attention is {self.rope_size}; rotary positions turn pairs of the {self.key_size} "
@@ -128,7 +129,7 @@ class Attention(Layer):
         k, v = self.kv_proj(x).chunk(2, -1)
         q, k = self._normed(self.q_norm, self.q_proj(x)), self._normed(self.k_norm, k)
         v = v.unflatten(-1, (self.kv_heads, self.key_size))
-        if self.rope_base is not None:
+        if self.rope_size:
             places = sequence.positions(x.device) + sequence.per_step(position)
             by = angles(places, self.rope_size, self.rope_base, x.dtype)
             q, k = turn(q, *by), turn(k, *by)

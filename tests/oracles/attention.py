@@ -12,14 +12,12 @@ VARIANTS = {
     "window": {"heads": 2, "window": 5},
     "window of one": {"heads": 2, "window": 1},
     "gate": {"heads": 4, "kv_heads": 2, "key_size": 6, "rope_size": 4, "gate": True, "out_bias": True},
-    "no positions": {"heads": 4, "kv_heads": 2, "rope_base": None, "qk_norm": "all", "norm_eps": 1e-3},
+    "no positions": {"heads": 4, "kv_heads": 2, "rope_size": 0, "qk_norm": "all", "norm_eps": 1e-3},
 }
 
 
 def turned(x, base, size):
     """(T, H, D): of the first `size` channels the pair (i, i + size/2) as a complex number, times e^{i t θ}."""
-    if base is None:
-        return x
     x, rest = x[..., :size], x[..., size:]
     half = size // 2
     theta = base ** (-2 * np.arange(half) / size)
