@@ -5,6 +5,7 @@ from __future__ import annotations
 from ritornello.layers.aaren import Aaren
 from ritornello.layers.attention import Attention
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.based import Based
 from ritornello.layers.bilinear import Bilinear
 from ritornello.layers.catalogue import build, catalogue, find, register
 from ritornello.layers.delta_net import DeltaNet
@@ -18,6 +19,7 @@ from ritornello.layers.gru import GRU
 from ritornello.layers.hgrn2 import HGRN2
 from ritornello.layers.indrnn import IndRNN
 from ritornello.layers.kda import KDA
+from ritornello.layers.lightnet import LightNet
 from ritornello.layers.linear_attention import LinearAttention
 from ritornello.layers.lru import LRU
 from ritornello.layers.lstm import LSTM
@@ -30,6 +32,7 @@ from ritornello.layers.min_lstm import MinLSTM
 from ritornello.layers.mlp import MLP
 from ritornello.layers.mlstm import MLSTM
 from ritornello.layers.moe import MoE
+from ritornello.layers.mom import MoM
 from ritornello.layers.para_gru import ParaGRU
 from ritornello.layers.para_lstm import ParaLSTM
 from ritornello.layers.peephole_lstm import PeepholeLSTM
@@ -50,6 +53,7 @@ from ritornello.layers.wave_rnn import WaveRNN
 for _layer in (
     Aaren,
     Attention,
+    Based,
     Bilinear,
     DeltaNet,
     DeltaProduct,
@@ -62,6 +66,7 @@ for _layer in (
     HGRN2,
     IndRNN,
     KDA,
+    LightNet,
     LinearAttention,
     LRU,
     LSTM,
@@ -74,6 +79,7 @@ for _layer in (
     MLP,
     MLSTM,
     MoE,
+    MoM,
     ParaGRU,
     ParaLSTM,
     PeepholeLSTM,
@@ -114,6 +120,7 @@ __all__ = [
     "Aaren",
     "About",
     "Attention",
+    "Based",
     "Bilinear",
     "Call",
     "DeltaNet",
@@ -125,12 +132,14 @@ __all__ = [
     "IndRNN",
     "Layer",
     "Leaf",
+    "LightNet",
     "LinearAttention",
     "Mamba",
     "Mamba2",
     "MinGRU",
     "MinLSTM",
     "MoE",
+    "MoM",
     "ParaGRU",
     "ParaLSTM",
     "PeepholeLSTM",
