@@ -2,7 +2,8 @@
 
 Each file of `samples/` holds the weights, an input and the output of one of its layers: the layer's own file, run on a
 CPU in float32 with the recurrence replaced by the library's naive loop, with its names for the weights. Versions of
-August 2026.
+August 2026. That of `mom` sorts the steps of a memory with ``argsort``; here it was made stable, without which their
+order is lost on a CPU.
 """
 
 from __future__ import annotations
@@ -72,6 +73,50 @@ CASES = {  # file: layer, options, our names → theirs, joined along the first 
             "shift_mix": "x_r x_w x_k x_v x_a x_g",
             **{n: n for n in ("k_k", "k_a", "r_k")},
             **{f"{n}_proj.weight": f"{n}_proj.weight" for n in "rkv"},
+        },
+    ),
+    "based": (
+        "based",
+        {"heads": 2, "key_size": 4},
+        {"qkv_proj.weight": QKV["qkv_proj.weight"], "out_proj.weight": "o_proj.weight"},
+    ),
+    "lightnet": (
+        "lightnet",
+        {"heads": 2, "key_size": 6, "gate_rank": 5},
+        {
+            "qkv_proj.weight": QKV["qkv_proj.weight"],
+            "gate_proj.down.weight": "g_proj.0.weight",
+            "gate_proj.up.weight": "g_proj.1.weight",
+            "norm.weight": "g_norm.weight",
+            "out_proj.weight": "o_proj.weight",
+        },
+    ),
+    "forgetting_attention": (
+        "forgetting_attention",
+        {"heads": 2, "qk_norm": True, "gate": True},
+        {
+            "q_proj.weight": "q_proj.weight",
+            "kv_proj.weight": "k_proj.weight v_proj.weight",
+            "forget_proj.weight": "f_proj.weight",
+            "forget_proj.bias": "f_proj.bias",
+            "q_norm.weight": "q_norm.weight",
+            "k_norm.weight": "k_norm.weight",
+            "gate_proj.weight": "g_proj.weight",
+            "out_proj.weight": "o_proj.weight",
+        },
+    ),
+    "mom": (
+        "mom",
+        {"heads": 2, "key_size": 4, "memories": 3},
+        DECAY | {
+            "router.weight": "gate.weight",
+            "q_proj.weight": "q_proj.weight",
+            "memory_proj.weight": " ".join(f"{n}_proj.{m}.weight" for m in range(3) for n in "kvba")
+            + "".join(f" shared_{n}.weight" for n in "kvba"),
+            "conv.weight": QKV["conv.weight"],
+            "gate_proj.weight": "g_proj.weight",
+            "norm.norm.weight": "o_norm.weight",
+            "out_proj.weight": "o_proj.weight",
         },
     ),
 }  # fmt: skip
