@@ -12,6 +12,7 @@ from ritornello.layers.delta_net import DeltaNet
 from ritornello.layers.delta_product import DeltaProduct
 from ritornello.layers.elman import Elman
 from ritornello.layers.fast_weights import FastWeights
+from ritornello.layers.forgetting_attention import ForgettingAttention
 from ritornello.layers.gated_delta_net import GatedDeltaNet
 from ritornello.layers.gated_mlp import GatedMLP
 from ritornello.layers.gla import GLA
@@ -59,6 +60,7 @@ for _layer in (
     DeltaProduct,
     Elman,
     FastWeights,
+    ForgettingAttention,
     GatedDeltaNet,
     GatedMLP,
     GLA,
@@ -127,6 +129,7 @@ __all__ = [
     "DeltaProduct",
     "Elman",
     "FastWeights",
+    "ForgettingAttention",
     "GatedDeltaNet",
     "GatedMLP",
     "IndRNN",
