@@ -41,6 +41,7 @@ class Attention(Layer):
         qk_norm: RMSNorm on queries and keys: ``"head"`` (or True) each head for itself, ``"all"`` over the heads
             together; ``"none"`` (or False).
         norm_eps: of that norm.
+        zero_centred: it multiplies by 1 + its weight, which starts at zero.
         gate: whether a gate closes the output, head by head and channel by channel.
 
     Source: Vaswani et al. 2017, arXiv:1706.03762; Su et al. 2021, arXiv:2104.09864 (rotary positions); Ainslie et al.
@@ -75,6 +76,7 @@ class Attention(Layer):
         out_bias: bool = False,
         qk_norm: bool | str = "none",
         norm_eps: float = 1e-6,
+        zero_centred: bool = False,
         gate: bool = False,
         **base: Any,
     ):
@@ -102,7 +104,7 @@ class Attention(Layer):
         if self.qk_norm not in QK_NORMS:
             raise InputError(f"`qk_norm` of attention is {qk_norm!r}. {nearest(str(qk_norm), QK_NORMS)}")
         sizes = {"head": (self.key_size, self.key_size), "all": (queries, keys)}.get(self.qk_norm, ())
-        norms = [RMSNorm(size, norm_eps) for size in sizes] or [nn.Identity(), nn.Identity()]
+        norms = [RMSNorm(size, norm_eps, zero_centred) for size in sizes] or [nn.Identity(), nn.Identity()]
         self.q_norm, self.k_norm = norms
         self.out_proj = nn.Linear(queries, width, bias=out_bias)
         self.spec = {"kv_heads": self.kv_heads, "key_size": self.key_size, "window": window}

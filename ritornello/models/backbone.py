@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from ritornello import state as states
 from ritornello.errors import StateError
 from ritornello.layers import Call, Layer, build
+from ritornello.layers.parts.norm import RMSNorm
 from ritornello.models.config import Entry, ModelConfig, Parallel, Repeat
 from ritornello.models.place import placed
-from ritornello.ops import rms_norm
 from ritornello.state import State
 from ritornello.typing import Tensor, accumulation_dtype
 
@@ -27,20 +27,22 @@ __all__ = ["Backbone", "Block", "ParallelMixers", "RepeatedBlocks", "describe"]
 VERSION = 1
 
 
-class Norm(nn.Module):
-    """RMSNorm or LayerNorm in the dtype of x, whatever that of its weight: a float32 stream meets bf16 weights."""
+class LayerNorm(nn.Module):
+    """LayerNorm in the dtype of x, whatever that of its weight: a float32 stream meets bf16 weights."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, size: int, eps: float):
         super().__init__()
-        self.eps = config.norm_eps
-        self.weight = nn.Parameter(torch.ones(config.width))
-        self.bias = nn.Parameter(torch.zeros(config.width)) if config.norm == "layer_norm" else None
+        self.weight, self.bias, self.eps = nn.Parameter(torch.ones(size)), nn.Parameter(torch.zeros(size)), eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.bias is None:
-            return rms_norm(x, self.weight, eps=self.eps)
-        weight = self.weight.to(x.dtype)
-        return F.layer_norm(x, weight.shape, weight, self.bias.to(x.dtype), self.eps)
+        return F.layer_norm(x, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def norm_of(config: ModelConfig) -> RMSNorm | LayerNorm:
+    """The norm of a model's residual stream."""
+    if config.norm == "layer_norm":
+        return LayerNorm(config.width, config.norm_eps)
+    return RMSNorm(config.width, config.norm_eps, zero_centred=config.norm == "zero_centred_rms_norm")
 
 
 class ParallelMixers(nn.Module):
@@ -70,11 +72,11 @@ class Block(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.norm_after = describe(entry) in config.norm_after
-        self.mixer_norm = Norm(config)
+        self.mixer_norm = norm_of(config)
         self.mixer = ParallelMixers(entry, config.width) if isinstance(entry, Parallel) else _layer(entry, config.width)
         self.ffn_norm, self.ffn = None, None
         if ffn is not None:
-            self.ffn_norm, self.ffn = Norm(config), _layer(ffn, config.width)
+            self.ffn_norm, self.ffn = norm_of(config), _layer(ffn, config.width)
 
     def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
         leaves = {}
@@ -138,9 +140,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.kind = kind
         mixers, ffns = placed(config.entries()), placed(config.feed_forwards())
-        self.blocks: Any = nn.ModuleList(_block(m, f, config) for m, f in zip(mixers, ffns, strict=True))
-        self.embedding_norm = Norm(config) if config.embedding_norm else None
-        self.final_norm = Norm(config) if config.final_norm else None
+        halved = [config.halved(i) for i in range(len(mixers) + 1)]
+        self.blocks: Any = nn.ModuleList(map(_block, mixers, ffns, halved))
+        self.embedding_norm = norm_of(config) if config.embedding_norm else None
+        self.final_norm = norm_of(halved[-1]) if config.final_norm else None
         self.residual_float32 = config.residual_float32
         self.spec = {"width": config.width, "layers": ", ".join(describe(e) for e in config.entries())}
 

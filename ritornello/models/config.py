@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias
 
 from ritornello.errors import InputError, nearest
@@ -11,7 +11,7 @@ from ritornello.layers import find
 
 __all__ = ["Entry", "ModelConfig", "Parallel", "Repeat", "as_entry", "entry_to_json"]
 
-NORMS = ("rms_norm", "layer_norm")
+NORMS = ("rms_norm", "zero_centred_rms_norm", "layer_norm")
 COMBINES = ("mean", "sum")
 
 
@@ -83,8 +83,11 @@ class ModelConfig:
         ffn: the feed-forward of every block: a name, (name, options), or None; or a list of those, cycled through as
             the pattern is.
         tied_embeddings: the output weights are the embeddings.
-        norm: ``"rms_norm"`` or ``"layer_norm"``.
+        norm: ``"rms_norm"``, ``"zero_centred_rms_norm"`` (times 1 + weight, as in Gemma) or ``"layer_norm"``.
         norm_eps: of the norms.
+        halve_every: how many blocks it takes to halve the residual stream and what is added to it from there on; never
+            where 0. Numbers and weights stay as they are, as norms do not see a factor: but their eps counts four times
+            as much. RWKV-4 predicts so.
         norm_after: mixers whose blocks norm what their layers return rather than what they read, as in OLMo 2.
         embedding_norm: whether the embeddings are normed, as in RWKV.
         final_norm: whether the last block's output is normed.
@@ -106,6 +109,7 @@ class ModelConfig:
     tied_embeddings: bool = True
     norm: str = "rms_norm"
     norm_eps: float = 1e-6
+    halve_every: int = 0
     norm_after: tuple[str, ...] = ()
     embedding_norm: bool = False
     final_norm: bool = True
@@ -129,6 +133,8 @@ class ModelConfig:
         object.__setattr__(self, "ffn", ffn)
         if self.norm not in NORMS:
             raise InputError(f"`norm` is {self.norm!r}. {nearest(str(self.norm), NORMS)}")
+        if not isinstance(self.halve_every, int) or self.halve_every < 0:
+            raise InputError(f"`halve_every` is {self.halve_every!r}; wanted a number of blocks, or 0.")
         object.__setattr__(self, "norm_after", tuple(self.norm_after))
         for name in self.norm_after:
             find(name)
@@ -136,6 +142,12 @@ class ModelConfig:
             raise InputError(f"`dropout` is {self.dropout}; wanted a share from 0 to below 1.")
         if self.logits_soft_cap is not None and self.logits_soft_cap <= 0:
             raise InputError(f"`logits_soft_cap` is {self.logits_soft_cap}; wanted a positive bound, or None.")
+
+    def halved(self, i: int) -> ModelConfig:
+        """The config as block i finds it, or, with i = depth, the final norm."""
+        if self.halve_every == 0:
+            return self
+        return replace(self, norm_eps=self.norm_eps * 4 ** (i // self.halve_every))
 
     def entries(self) -> tuple[Entry, ...]:
         """The pattern, cycled to `depth` entries."""

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 import ritornello as rt
 from ritornello.errors import InputError, StateError
+from ritornello.layers import Call
 from ritornello.models import loss as loss_module
+from ritornello.sequence import Sequence
 
 VOCAB, WIDTH = 23, 16
 WINDOWED = ("attention", {"window": 5, "heads": 2})
@@ -288,3 +290,28 @@ def test_norms_after_the_layers_and_of_the_embeddings() -> None:
     assert rt.ModelConfig.from_dict(model.config.to_dict()) == model.config
     with pytest.raises(InputError, match="There is no layer 'gated_delta_nett'"):
         model_of("recurrent", norm_after=["gated_delta_nett"])
+
+
+@torch.no_grad()
+def test_zero_centred_norms_multiply_by_one_more_than_their_weight() -> None:
+    plain, centred = model_of("recurrent"), model_of("recurrent", norm="zero_centred_rms_norm")
+    stream = ("mixer_norm.weight", "ffn_norm.weight", "final_norm.weight")
+    weights = {n: torch.randn_like(w) if n.endswith(stream) else w for n, w in plain.state_dict().items()}
+    plain.load_state_dict(weights)
+    centred.load_state_dict({n: w - 1 if n.endswith(stream) else w for n, w in weights.items()})
+    same(centred(ids_of(2, 9))[0], plain(ids_of(2, 9))[0])
+
+
+@torch.no_grad()
+def test_a_stream_halved_on_paper_is_a_stream_halved() -> None:
+    model = model_of("all attention", depth=5, halve_every=2, norm="layer_norm", norm_eps=0.1)
+    plain = model_of("all attention", depth=5, norm="layer_norm", norm_eps=0.1)
+    plain.load_state_dict(model.state_dict())
+    x, call = plain.embedding(ids_of(2, 9)), Call(Sequence(2, 9))
+    for i, block in enumerate(plain.backbone.blocks):
+        block.mixer.out_proj.weight.mul_(0.5 ** (i // 2))
+        block.ffn.out_proj.weight.mul_(0.5 ** (i // 2))
+        x = block.advance(x, None, call)[0] / (2 if i % 2 else 1)
+    same(model(ids_of(2, 9), logits="none")[0], plain.backbone.final_norm(x))
+    with pytest.raises(InputError, match="halve_every"):
+        model_of(halve_every=-1)

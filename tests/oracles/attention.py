@@ -11,7 +11,16 @@ VARIANTS = {
     "grouped": {"heads": 4, "kv_heads": 2, "bias": True, "qk_norm": True},
     "window": {"heads": 2, "window": 5},
     "window of one": {"heads": 2, "window": 1},
-    "gate": {"heads": 4, "kv_heads": 2, "key_size": 6, "rope_size": 4, "gate": True, "out_bias": True},
+    "gate": {
+        "heads": 4,
+        "kv_heads": 2,
+        "key_size": 6,
+        "rope_size": 4,
+        "gate": True,
+        "out_bias": True,
+        "qk_norm": "head",
+        "zero_centred": True,
+    },
     "no positions": {"heads": 4, "kv_heads": 2, "rope_size": 0, "qk_norm": "all", "norm_eps": 1e-3},
 }
 
@@ -30,7 +39,8 @@ def normed(x, w, name, layer):
     heads = (len(x), -1, layer.key_size)
     if name not in w:
         return x.reshape(heads)
-    return rms_norm(x if layer.qk_norm == "all" else x.reshape(heads), w[name], layer.q_norm.eps).reshape(heads)
+    x = x if layer.qk_norm == "all" else x.reshape(heads)
+    return rms_norm(x, w[name] + layer.q_norm.zero_centred, layer.q_norm.eps).reshape(heads)
 
 
 def forward(layer, x):

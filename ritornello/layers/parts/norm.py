@@ -12,16 +12,23 @@ __all__ = ["RMSNorm", "l2_normalize"]
 
 
 class RMSNorm(nn.Module):
-    """y = x / √(mean(x²) + eps) ⊙ weight, and ⊙ silu(gate) where there is one; in the dtype of x."""
+    """y = x / √(mean(x²) + eps) ⊙ weight, and ⊙ silu(gate) where there is one; in the dtype of x.
 
-    def __init__(self, size: int, eps: float = 1e-5):
+    With `zero_centred` the factor is 1 + weight, and the weight starts at zero: what is kept in bfloat16 is then the
+    small part, as in Gemma and Qwen3-Next.
+    """
+
+    def __init__(self, size: int, eps: float = 1e-5, zero_centred: bool = False):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(size) if zero_centred else torch.ones(size))
+        self.eps, self.zero_centred = eps, zero_centred
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """x, and the gate if any, (..., size) → (..., size)."""
-        return rms_norm(x, self.weight, gate, self.eps)
+        weight = self.weight
+        if self.zero_centred:
+            weight = 1 + weight.to(accumulation_dtype(weight.dtype))
+        return rms_norm(x, weight, gate, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"
