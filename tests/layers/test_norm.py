@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ritornello.layers.parts.gates import GatedNorm, NormOfGated
-from ritornello.layers.parts.norm import l2_normalize
+from ritornello.layers.parts.norm import RMSNorm, l2_normalize
 from ritornello.models import LanguageModel, ModelConfig
 from tests.oracles.numpy_parts import rms_norm, silu, unit
 
