@@ -5,10 +5,17 @@ from __future__ import annotations
 from ritornello import layers, models, ops, state, transition
 from ritornello._run import Result, run
 from ritornello.cell import AffineCell, Cell
-from ritornello.errors import BackendError, CheckpointError, InputError, RitornelloError, StateError
+from ritornello.errors import (
+    BackendError,
+    CheckpointError,
+    ConvergenceError,
+    InputError,
+    RitornelloError,
+    StateError,
+)
 from ritornello.hub import load, save
 from ritornello.kernels.registry import backend, explain
-from ritornello.method import Auto, Chunked, Fused, Method, Scan, Sequential
+from ritornello.method import Auto, Chunked, Fused, Method, Newton, Scan, Sequential
 from ritornello.models import LanguageModel, ModelConfig, Parallel, Repeat
 from ritornello.state import State
 
@@ -21,11 +28,13 @@ __all__ = [
     "Cell",
     "CheckpointError",
     "Chunked",
+    "ConvergenceError",
     "Fused",
     "InputError",
     "LanguageModel",
     "Method",
     "ModelConfig",
+    "Newton",
     "Parallel",
     "Repeat",
     "Result",

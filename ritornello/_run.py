@@ -55,9 +55,9 @@ def run(
     recurrence = cell.transition(u) if isinstance(cell, AffineCell) else cell
     chosen = method.choose(recurrence) if isinstance(method, Auto) else method
     if isinstance(cell, AffineCell):
-        o, last = chosen.solve(recurrence, cell.query(u), state, cu_seqlens)
+        o, last, told = chosen.solution(recurrence, cell.query(u), state, cu_seqlens)
         y = cell.finish(u, o)
     else:
-        h, last = chosen.solve(cell, u, state, cu_seqlens)
+        h, last, told = chosen.solution(cell, u, state, cu_seqlens)
         y = cell.read(u, h)
-    return Result(y, last, {"method": str(chosen)})
+    return Result(y, last, {"method": str(chosen), **told})

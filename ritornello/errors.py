@@ -5,7 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["BackendError", "CheckpointError", "InputError", "RitornelloError", "StateError", "nearest"]
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ConvergenceError",
+    "InputError",
+    "RitornelloError",
+    "StateError",
+    "nearest",
+]
 
 
 class RitornelloError(Exception):
@@ -22,6 +30,10 @@ class StateError(InputError):
 
 class BackendError(InputError):
     """The backend or method that was asked for cannot run this call."""
+
+
+class ConvergenceError(RitornelloError, ArithmeticError):
+    """An iteration did not reach a result whose error is bounded."""
 
 
 class CheckpointError(InputError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,9 +14,17 @@ from ritornello.sequence import leading
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["Method"]
+__all__ = ["Method", "Solution"]
 
 Recurrence = Transition | Cell
+
+
+class Solution(NamedTuple):
+    """The outputs at all times (of a cell: its states), the last state, and what a method tells of how it went."""
+
+    outputs: Any
+    state: Tree
+    stats: dict[str, Any]
 
 
 class Method(ABC):
@@ -39,6 +47,10 @@ class Method(ABC):
         Raises:
             BackendError: this method cannot run this recurrence; the ones that can are named.
         """
+        return self.solution(recurrence, query, state, cu_seqlens)[:2]
+
+    def solution(self, recurrence: Recurrence, query: Tree, state: Tree, cu_seqlens: Tensor | None = None) -> Solution:
+        """`solve`, and what the method tells of how it went."""
         reason = self.refusal(recurrence)
         if reason is not None:
             raise BackendError(
@@ -47,10 +59,10 @@ class Method(ABC):
         query = () if query is None else query  # a pytree without leaves
         with active_method(str(self)):
             if isinstance(recurrence, Transition):
-                return self._solve_transition(recurrence, query, state, cu_seqlens)
+                return _solution(self._solve_transition(recurrence, query, state, cu_seqlens))
             # Steps run in the state's precision, as kernels do: autocast would round each of a thousand products.
             with torch.autocast(leading(query).device.type, enabled=False):
-                return self._solve_cell(recurrence, query, state, cu_seqlens)
+                return _solution(self._solve_cell(recurrence, query, state, cu_seqlens))
 
     @abstractmethod
     def refusal(self, recurrence: Recurrence) -> str | None:
@@ -62,7 +74,13 @@ class Method(ABC):
     ) -> tuple[Any, Tree]: ...
 
     @abstractmethod
-    def _solve_cell(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None) -> tuple[Any, Tree]: ...
+    def _solve_cell(
+        self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None
+    ) -> tuple[Any, Tree] | Solution: ...
+
+
+def _solution(found: tuple[Any, Tree] | Solution) -> Solution:
+    return found if isinstance(found, Solution) else Solution(*found, {})
 
 
 def has_fused(recurrence: Recurrence) -> bool:
@@ -79,4 +97,6 @@ def able(recurrence: Recurrence) -> str:
         names.append("Fused()")
     if isinstance(recurrence, Transition):
         names += ["Scan()", "Chunked()"]
+    else:
+        names.append("Newton()")
     return ", ".join(names)

@@ -1,0 +1,145 @@
+"""Whether a cell's step is what methods rely on: a function of its input and the state, and of nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch.utils import _pytree as pytree
+
+from ritornello.cell import Cell
+from ritornello.errors import InputError
+from ritornello.typing import Tensor, Tree
+
+__all__ = ["check_pure", "few_rows"]
+
+ROWS = 4
+
+_checked: WeakKeyDictionary[Cell, set[Any]] = WeakKeyDictionary()
+
+
+def few_rows(u: Tree, state: Tree) -> tuple[Tree, Tree]:
+    """A few steps' inputs from (B, T, ...), with their sequences' states: both with leading (R,)."""
+    lead = pytree.tree_leaves(u)[0]
+    count = lead.shape[0] * lead.shape[1]
+    flat = torch.linspace(0, count - 1, min(ROWS, count)).round().long()
+    row, time = flat // lead.shape[1], flat % lead.shape[1]
+    return pytree.tree_map(lambda x: x[row, time], u), pytree.tree_map(lambda x: x[row], state)
+
+
+def check_pure(cell: Cell, u: Tree, h: Tree) -> None:
+    """Try the step on a few rows, once for each cell and kind of state, and refuse one that is not pure.
+
+    Args:
+        u, h: with leading (R,).
+
+    Raises:
+        InputError: the step changes its arguments, returns another shape or dtype, returns NaN, draws random numbers,
+            keeps something from call to call, or lets the rows of a batch act on each other.
+    """
+    leaves, spec = pytree.tree_flatten(h)
+    key = spec, cell.training, tuple((x.shape[1:], x.dtype, x.device) for x in leaves)
+    known = _checked.setdefault(cell, set())
+    if key in known or leaves[0].shape[0] == 0:
+        return
+    name = type(cell).__name__
+    devices = [x.device for x in leaves if x.device.type == "cuda"]
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        before, drawn = _possessions(cell), torch.get_rng_state()
+        first = _call(cell, name, u, h)
+        _check_shapes(name, h, first)
+        again = _call(cell, name, u, h)
+        if not torch.equal(drawn, torch.get_rng_state()):
+            raise InputError(
+                f"The step of {name} draws random numbers. Draw them in `drive`, for all times at once, and let the "
+                "step read them from u; for dropout, call cell.eval() or mask what drives the step."
+            )
+        if not _same(first, again) or before != _possessions(cell):
+            raise InputError(
+                f"The step of {name} keeps something from call to call (a counter, a buffer, a random generator): the "
+                "same input and state do not give the same result. Put what changes with time into u, by `drive`, or "
+                "into the state."
+            )
+        _check_numbers(name, u, h, first)
+        _check_rows(cell, name, u, h, first)
+    known.add(key)
+
+
+def _call(cell: Cell, name: str, u: Tree, h: Tree) -> Tree:
+    given = pytree.tree_map(torch.clone, (u, h))
+    result = cell.step(*given)
+    if not _same(given, (u, h)):
+        raise InputError(
+            f"The step of {name} changes its arguments in place; methods call it more than once with the same ones. "
+            "Return new tensors: h = h + x instead of h += x."
+        )
+    return pytree.tree_map(torch.clone, result)
+
+
+def _same(one: Tree, two: Tree) -> bool:
+    """Equal to the bit, NaN included."""
+    pairs = zip(pytree.tree_leaves(one), pytree.tree_leaves(two), strict=True)
+    return all(a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
+
+
+def _describe(tree: Tree) -> str:
+    return ", ".join(
+        f"{tuple(x.shape[1:])} {str(x.dtype).removeprefix('torch.')}" if isinstance(x, torch.Tensor) else repr(x)
+        for x in pytree.tree_leaves(tree)
+    )
+
+
+def _check_shapes(name: str, h: Tree, new: Tree) -> None:
+    (old, old_spec), (got, got_spec) = pytree.tree_flatten(h), pytree.tree_flatten(new)
+    fits = old_spec == got_spec and all(
+        isinstance(b, torch.Tensor) and (a.shape, a.dtype) == (b.shape, b.dtype) for a, b in zip(old, got, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"The step of {name} was given a state of {_describe(h)}, and returned {_describe(new)} (without the "
+            "batch). Return the same nest, shapes and dtypes, e.g. new.to(h.dtype), or write an initial_state that has "
+            "what the step returns."
+        )
+
+
+def _check_numbers(name: str, u: Tree, h: Tree, new: Tree) -> None:
+    given = [x for x in pytree.tree_leaves((u, h)) if x.is_floating_point()]
+    if all(bool(x.isfinite().all()) for x in given) and any(bool(x.isnan().any()) for x in pytree.tree_leaves(new)):
+        raise InputError(
+            f"The step of {name} returned NaN for a finite input and state. Keep it in its domain: clamp before a "
+            "logarithm, a root or a division, and start from an initial_state where they are defined."
+        )
+
+
+def _check_rows(cell: Cell, name: str, u: Tree, h: Tree, new: Tree) -> None:
+    """Rows in another order, and one alone: methods put times where the batch was."""
+    rows = pytree.tree_leaves(h)[0].shape[0]
+    for order in (torch.arange(rows).flip(0), torch.arange(1)):
+        wanted = pytree.tree_map(lambda x, o=order: x[o], new)
+        got = cell.step(*pytree.tree_map(lambda x, o=order: x[o], (u, h)))
+        close = (
+            torch.allclose(
+                a, b, rtol=1e-3, atol=1e-3 * float(b.nan_to_num(posinf=0, neginf=0).abs().max()), equal_nan=True
+            )
+            for a, b in zip(pytree.tree_leaves(got), pytree.tree_leaves(wanted), strict=True)
+            if b.numel() and b.is_floating_point()
+        )
+        if not all(close):
+            raise InputError(
+                f"The step of {name} gives a row other numbers in another place of the batch, or with other rows "
+                "beside it (batch statistics, a table indexed by row). Let a row depend on its own input and state."
+            )
+
+
+def _possessions(cell: Cell) -> list[Any]:
+    """What a module and its parts keep, in a form that tells whether it was changed."""
+    found: list[Any] = []
+    for module in cell.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                found.append((name, id(value), value._version))
+            elif isinstance(value, bool | int | float | str):
+                found.append((name, value))
+        found += [(name, id(b), b._version) for name, b in module.named_buffers(recurse=False)]
+    return found

@@ -1,0 +1,98 @@
+"""The method as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch.utils import _pytree as pytree
+
+from ritornello.cell import Cell
+from ritornello.errors import InputError
+from ritornello.kernels.registry import record
+from ritornello.method.base import Method, Recurrence, Solution
+from ritornello.method.newton._run import solve_cell
+from ritornello.method.scan import Scan
+from ritornello.method.sequential import Sequential
+from ritornello.sequence import Sequence, leading
+from ritornello.transition import Transition
+from ritornello.typing import Tensor, Tree
+
+__all__ = ["Newton"]
+
+JACOBIANS = ("auto", "diagonal", "block", "dense", "quasi")
+
+
+@dataclass(frozen=True, repr=False)
+class Newton(Method):
+    """All times at once: linearise the step at a guess, scan, repeat, until the error of every sequence is bounded.
+
+    Args:
+        tol: the error that is accepted, relative to the largest |h|; 1e-10 in float64 and 1e-5 below where None.
+        max_iterations: after so many a window has failed.
+        damping: Levenberg's λ at the start, for cells whose plain iterates run away; it vanishes as they settle.
+        window: times that are solved at once, the state handed on between; None: all, or as many as the memory has room
+            for.
+        jacobian: ``"auto"`` finds the Jacobian's structure from the step; ``"diagonal"``, ``"block"`` (diagonals across
+            several state tensors) and ``"dense"`` state it, and are checked; ``"quasi"`` keeps what each channel does
+            to itself and iterates over the rest.
+        on_failure: ``"sequential"`` runs the windows that failed step by step; ``"raise"`` raises ConvergenceError.
+
+    Source: Lim et al. 2024, arXiv:2309.12252; Gonzalez et al. 2024, arXiv:2407.19115; Danieli et al. 2025,
+    arXiv:2510.21450. The bound is ours: docs/decisions/0020.
+    """
+
+    tol: float | None = None
+    max_iterations: int = 20
+    damping: float = 0.0
+    window: int | None = None
+    jacobian: str = "auto"
+    on_failure: str = "sequential"
+
+    def __post_init__(self):
+        if self.tol is not None and not 0 < self.tol < 1:
+            raise InputError(f"`tol` of Newton is {self.tol}; wanted a number between 0 and 1, or None.")
+        if self.max_iterations < 1:
+            raise InputError(f"`max_iterations` of Newton is {self.max_iterations}; wanted at least 1.")
+        if not self.damping >= 0:
+            raise InputError(f"`damping` of Newton is {self.damping}; wanted 0 for none, or a positive number like 1.")
+        if self.window is not None and self.window < 1:
+            raise InputError(f"`window` of Newton is {self.window}; wanted at least 1 step, or None for all.")
+        if self.jacobian not in JACOBIANS:
+            raise InputError(f"`jacobian` of Newton is {self.jacobian!r}; it takes {', '.join(JACOBIANS)}.")
+        if self.on_failure not in ("sequential", "raise"):
+            raise InputError(f"`on_failure` of Newton is {self.on_failure!r}; it takes 'sequential' or 'raise'.")
+
+    def __repr__(self) -> str:
+        changed = (f for f in fields(self) if getattr(self, f.name) != f.default)
+        return f"Newton({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in changed)})"
+
+    def refusal(self, recurrence: Recurrence) -> str | None:
+        return None
+
+    def _solve_transition(self, t: Transition, query: Tree, state: Tree, cu_seqlens: Tensor | None):
+        # Newton's first step solves an affine recurrence; it is a scan.
+        return Scan()._solve_transition(t, query, state, cu_seqlens)
+
+    def _solve_cell(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None):
+        lead = leading(u)
+        sequence = Sequence.of(lead, cu_seqlens)
+        rows = sequence.pad(u)
+        first = leading(rows)
+        if first.shape[0] * first.shape[1] == 0:
+            return Sequential()._solve_cell(cell, u, state, cu_seqlens)
+        lengths = None if cu_seqlens is None else sequence.lengths(lead.device)
+        states, stats = solve_cell(self, cell, rows, state, lengths)
+        record(type(cell).__name__, stats["done"])
+        pairs = zip(pytree.tree_leaves(states), pytree.tree_leaves(state), strict=True)
+        last = pytree.tree_unflatten([_last(*pair, lengths) for pair in pairs], pytree.tree_structure(state))
+        return Solution(sequence.unpad(states), last, stats)
+
+
+def _last(h: Tensor, first: Tensor, lengths: Tensor | None) -> Tensor:
+    """The state after the last step of each sequence; the first one where it has none."""
+    if lengths is None:
+        return h[:, -1]
+    row = torch.arange(len(lengths), device=h.device)
+    found = h[row, (lengths - 1).clamp(min=0)]
+    return torch.where((lengths > 0).view(-1, *(1,) * (h.dim() - 2)), found, first)
