@@ -11,12 +11,14 @@ from ritornello.hub import ritornello_format
 from ritornello.hub.base import CONFIG, INDEX, WEIGHTS, Format, find, recognise, register
 from ritornello.hub.llama import LLAMA
 from ritornello.hub.mamba import FALCON_MAMBA, MAMBA
+from ritornello.hub.mamba2 import MAMBA2
+from ritornello.hub.recurrent_gemma import RECURRENT_GEMMA
 from ritornello.models import LanguageModel
 
 __all__ = ["Format", "load", "register", "save"]
 
 register(ritornello_format.FORMAT)
-for _architecture in (FALCON_MAMBA, LLAMA, MAMBA):
+for _architecture in (FALCON_MAMBA, LLAMA, MAMBA, MAMBA2, RECURRENT_GEMMA):
     register(_architecture.format())
 
 

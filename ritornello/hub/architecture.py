@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from ritornello.errors import CheckpointError, InputError
 from ritornello.hub.base import CONFIG, TOKENIZER, Format, assign, write_folder
 from ritornello.hub.progress import progress
-from ritornello.hub.settings import Settings
+from ritornello.hub.settings import Settings, parts_of
 from ritornello.hub.shards import Header, Shards
 from ritornello.hub.table import Row, under
 from ritornello.models import FileTokenizer, LanguageModel, ModelConfig
@@ -23,6 +23,7 @@ __all__ = ["Architecture", "rows_of"]
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 Rows = Sequence[Row] | Callable[[Any], Sequence[Row]]
 
@@ -39,6 +40,8 @@ class Architecture:
         block: of a block's tensors outside of its layers, with ``{i}``.
         layers: kind of layer → (prefix of their names in a block, rows), the rows perhaps as a function of the layer.
         skipped: patterns of names of theirs that hold no weights.
+        folded: config → patterns of their names, and what to do with such a tensor as it is read: multipliers of the
+            activations go into the weights. Saved configs have multipliers of one.
     """
 
     name: str
@@ -47,7 +50,8 @@ class Architecture:
     rows: Sequence[Row]
     block: Sequence[Row]
     layers: Mapping[str, tuple[str, Rows]]
-    skipped: Sequence[str] = field(default=(r".*rotary_emb\.inv_freq",))
+    skipped: Sequence[str] = (r".*rotary_emb\.inv_freq",)
+    folded: Callable[[Mapping[str, Any]], Mapping[str, Callable[[Tensor], Tensor]]] = field(default=lambda _: {})
 
     def format(self) -> Format:
         """The entry for the register."""
@@ -64,13 +68,19 @@ class Architecture:
         made, shell = self._shell(folder, config)
         shards = Shards(folder)
         rows = self._matched(shell, shards.headers, folder)
+        fold = self.folded(config)
+        rows = [replace(row, copies=True) if _folds(fold, row.theirs) else row for row in rows]
         tensors: dict[str, Tensor] = {}
         for row in progress(rows, lambda r: sum(shards.headers[n].nbytes for n in r.theirs if r.copies), "Loading"):
-            if row.copies:
-                tensors |= zip(row.ours, row.read(shards.several(row.theirs)), strict=True)
-            else:
-                tensors |= zip(row.ours, row.read([shards.mapped(n) for n in row.theirs]), strict=True)
-        return assign(lambda: LanguageModel(made, _tokens(folder)), tensors, folder)
+            found = shards.several(row.theirs) if row.copies else [shards.mapped(n) for n in row.theirs]
+            for i, name in enumerate(row.theirs):
+                for change in _folds(fold, [name]):
+                    found[i] = change(found[i])
+            tensors |= zip(row.ours, row.read(found), strict=True)
+            del found  # the pages of the sources go before the next ones come
+        model = assign(lambda: LanguageModel(made, _tokens(folder)), tensors, folder)
+        model.origin = self.settings.origin(config)
+        return model
 
     def inspect(self, folder: Path, config: Mapping[str, Any]) -> tuple[LanguageModel, list[str]]:
         """The model without its numbers, after the headers of its weights were compared; and the names in its config
@@ -122,9 +132,10 @@ class Architecture:
 
     def save(self, model: LanguageModel, folder: Path) -> None:
         """Write what transformers reads back."""
-        dtype = model.embedding.weight.dtype
-        config = {"architectures": [self.model], "model_type": self.name, "dtype": DTYPES[dtype]}
-        config |= self.settings.write(model, self.name)
+        known = model.origin if model.origin.get("model_type") == self.name else {}
+        config = {name: model.origin.get(name) for name in SPECIAL_IDS} | known
+        config |= {"architectures": [self.model], "model_type": self.name}
+        config |= {"dtype": DTYPES[model.embedding.weight.dtype], **self.settings.write(model, self.name)}
         ours = model.state_dict()
         tensors: dict[str, Tensor] = {}
         for row in rows_of(self, model):
@@ -136,15 +147,15 @@ class Architecture:
 def rows_of(architecture: Architecture, model: LanguageModel) -> list[Row]:
     """The rows of all tensors of a model: those whose names it has, block after block."""
     rows = list(architecture.rows)
-    for i, block in enumerate(model.backbone.blocks):
+    entries = zip(model.config.entries(), model.config.feed_forwards(), model.backbone.blocks, strict=True)
+    for i, (mixer, ffn, block) in enumerate(entries):
         found = list(architecture.block)
-        for side in ("mixer", "ffn"):
-            layer = getattr(block, side)
-            if layer is None:
-                continue
-            prefix, inner = architecture.layers[layer.kind]
-            listed = inner(layer) if callable(inner) else inner
-            found += under(prefix, f"backbone.blocks.{{i}}.{side}.", listed)
+        for side, entry in (("mixer", mixer), ("ffn", ffn)):
+            layers = parts_of(entry, getattr(block, side))
+            for j, (_, layer) in enumerate(layers):
+                prefix, inner = architecture.layers[layer.kind]
+                path = f"backbone.blocks.{{i}}.{side}." + (f"mixers.{j}." if len(layers) > 1 else "")
+                found += under(prefix, path, inner(layer) if callable(inner) else inner)
         rows += [row.at(i) for row in found]
     names = set(model.state_dict())
     rows = [row for row in rows if names.issuperset(row.ours)]
@@ -154,6 +165,10 @@ def rows_of(architecture: Architecture, model: LanguageModel) -> list[Row]:
             f"A checkpoint of format {architecture.name!r} has no place for {sorted(left)[0]}. Save it as 'ritornello'."
         )
     return rows
+
+
+def _folds(fold: Mapping[str, Callable[[Tensor], Tensor]], names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]:
+    return [change for pattern, change in fold.items() for name in names if re.fullmatch(pattern, name)]
 
 
 def _tokens(folder: Path) -> FileTokenizer | None:

@@ -76,7 +76,7 @@ def recognise(folder: Path) -> tuple[Format, dict[str, Any]]:
     """The format of the checkpoint in a folder, and its config."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"), object_hook=_floats)
     except FileNotFoundError:
         pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern)]
         if pickles:
@@ -96,6 +96,11 @@ def recognise(folder: Path) -> tuple[Format, dict[str, Any]]:
     raise CheckpointError(
         f"{str(path)!r} is of kind {kind!r}, which nothing here reads. There are: {', '.join(_formats)}."
     )
+
+
+def _floats(value: dict[str, Any]) -> Any:
+    """transformers writes what JSON has no number for as ``{"__float__": "Infinity"}``."""
+    return float(value["__float__"]) if set(value) == {"__float__"} else value
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ KEYS = (
     Key("tie_word_embeddings", "tied_embeddings", False),
     *ROPE,
     Same("hidden_act", "silu", also=("swish",)),
-    Same("attention_bias", False),
+    Key("attention_bias", ("attention.bias", "attention.out_bias"), False),
     Key("mlp_bias", "gated_mlp.bias", False),
 )
 ROWS = (
@@ -36,10 +36,14 @@ NORMS = (
     same("model.layers.{i}.input_layernorm.weight", "backbone.blocks.{i}.mixer_norm.weight"),
     same("model.layers.{i}.post_attention_layernorm.weight", "backbone.blocks.{i}.ffn_norm.weight"),
 )
-ATTENTION = (
-    same("q_proj.weight"),
-    joined(("k_proj.weight", "v_proj.weight"), "kv_proj.weight"),
-    same("o_proj.weight", "out_proj.weight"),
+ATTENTION: tuple[Row, ...] = tuple(
+    row
+    for part in ("weight", "bias")
+    for row in (
+        same(f"q_proj.{part}"),
+        joined((f"k_proj.{part}", f"v_proj.{part}"), f"kv_proj.{part}"),
+        same(f"o_proj.{part}", f"out_proj.{part}"),
+    )
 )
 MLP: tuple[Row, ...] = tuple(
     row

@@ -1,7 +1,8 @@
 """The library's own checkpoints: a folder with config.json, model.safetensors, and tokenizer.json where there is one.
 
 config.json: ``{"format": "ritornello", "version": 1, "tokens": "bytes" | "tokenizer.json" | null, "model": {...}}``;
-`model` holds the fields of `ModelConfig`. The names in model.safetensors are those of ``model.state_dict()``.
+`model` holds the fields of `ModelConfig`; of a model that was read from another format, ``"origin"`` is what that
+format's config says beyond it. The names in model.safetensors are those of ``model.state_dict()``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def save(model: LanguageModel, folder: Path) -> None:
     if isinstance(model.tokens, FileTokenizer):
         tokens = TOKENIZER
     config = {"format": "ritornello", "version": VERSION, "tokens": tokens, "model": model.config.to_dict()}
+    if model.origin:
+        config["origin"] = model.origin
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     write_folder(folder, config, tensors, model.tokens)
 
@@ -48,11 +51,13 @@ def load(folder: Path, config: Mapping[str, Any]) -> LanguageModel:
     tensors = read_tensors(folder / WEIGHTS)
     try:
         made = ModelConfig.from_dict(fields)
-        return assign(lambda: LanguageModel(made, tokens), tensors, folder / WEIGHTS)
+        model = assign(lambda: LanguageModel(made, tokens), tensors, folder / WEIGHTS)
     except CheckpointError:
         raise
     except (InputError, TypeError) as error:
         raise CheckpointError(f"{where!r} describes no model that can be built: {error}") from error
+    model.origin = dict(config.get("origin") or {})
+    return model
 
 
 FORMAT = Format("ritornello", lambda config: config.get("format") == "ritornello", load, save)

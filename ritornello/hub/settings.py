@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from ritornello.errors import CheckpointError, InputError
-from ritornello.models import LanguageModel, ModelConfig
+from ritornello.models import LanguageModel, ModelConfig, Parallel
 from ritornello.models.backbone import Block
 
-__all__ = ["Key", "Same", "Settings", "kinds", "uniform"]
+__all__ = ["Key", "Rule", "Same", "Settings", "blocks", "look_up", "parts_of", "uniform"]
 
 MISSING = object()
-UNSAID = ("pattern", "depth", "ffn", "dropout", "init_std", "vocab_size")
+UNSAID = ("pattern", "depth", "ffn", "dropout", "init_std")
 """Fields of ModelConfig that `settings_of` leaves out: the layers are told one by one, and training leaves no trace."""
 
 ANY = {
@@ -29,12 +29,23 @@ ANY = {
     "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "dtype", "embd_pdrop",
     "eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "hidden_dropout", "hidden_dropout_prob", "id2label",
     "initializer_range", "is_decoder", "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id",
-    "max_position_embeddings", "model_type", "output_attentions", "output_hidden_states", "pad_token_id", "prefix",
-    "pretraining_tp", "problem_type", "pruned_heads", "resid_pdrop", "return_dict", "sep_token_id",
-    "task_specific_params", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version", "use_bfloat16",
-    "use_cache",
+    "max_position_embeddings", "model_type", "num_hidden_layers", "output_attentions", "output_hidden_states",
+    "pad_token_id", "prefix", "pretraining_tp", "problem_type", "pruned_heads", "resid_pdrop", "return_dict",
+    "sep_token_id", "task_specific_params", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version",
+    "use_bfloat16", "use_cache",
 }  # fmt: skip
 """What any config may hold and no logit depends on."""
+
+MADE = {
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "num_hidden_layers",
+    "torch_dtype",
+    "transformers_version",
+}
+"""Those of them that a file is given when it is written."""
 
 
 def _keep(value: Any) -> Any:
@@ -48,7 +59,8 @@ class Key:
     Args:
         name: theirs; with a dot, inside an object: ``"rope_parameters.rope_theta"``.
         ours: our name, or several that must agree.
-        default: where their config lacks the name or holds null; MISSING: it must be there.
+        default: where their config lacks the name or holds null; None: what our side has for a default; MISSING: it
+            must be there.
         read, write: their value → ours, and back. `read` may raise a ValueError: the value is not supported.
         older: a name that earlier configs had for it.
     """
@@ -85,6 +97,25 @@ class Same:
         return self.value(ours) if callable(self.value) else self.value
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A setting of ours that follows from several of theirs.
+
+    Args:
+        ours: our name.
+        read: config → our value. It may raise a ValueError: the config is not supported.
+        name: theirs that `write` tells; None where the others tell it already.
+        write: our settings → the value of `name`.
+        uses: names that only `read` looks at.
+    """
+
+    ours: str
+    read: Callable[[Mapping[str, Any]], Any]
+    name: str | None = None
+    write: Callable[[Mapping[str, Any]], Any] = _keep
+    uses: tuple[str, ...] = ()
+
+
 Kinds = Sequence[tuple[str, str | None]]
 
 
@@ -94,17 +125,20 @@ class Settings:
 
     Args:
         keys: the settings.
-        layers: config → (mixer, feed-forward) of every block, by the names of layers.
+        layers: config → (mixer, feed-forward) of every block, by the names of layers; ``"mamba2+attention"`` is a
+            Parallel of both.
         tell: what `layers` reads, for the layers of a model; it may raise an InputError.
-        ignored: names that no logit depends on, beside those that any config may hold.
+        ignored: names that no logit depends on, beside those that any config may hold; they are kept for saving.
         fixed: our settings that all models of the format share.
+        consumed: names that `layers` or the weights take account of, and that are not kept.
     """
 
-    keys: tuple[Key | Same, ...]
+    keys: tuple[Key | Same | Rule, ...]
     layers: Callable[[Mapping[str, Any]], Kinds]
     tell: Callable[[Kinds], Mapping[str, Any]]
     ignored: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    consumed: tuple[str, ...] = ()
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -118,7 +152,9 @@ class Settings:
         for key in self.keys:
             if isinstance(key, Key):
                 value = self._value(key, config)
-                ours |= {target: value for target in key.targets}
+                ours |= {target: value for target in key.targets if value is not None}
+            elif isinstance(key, Rule):
+                ours[key.ours] = self._ruled(key, config)
         for key in self.keys:
             if isinstance(key, Same):
                 self._compare(key, config, ours)
@@ -126,10 +162,15 @@ class Settings:
 
     def not_understood(self, config: Mapping[str, Any]) -> list[str]:
         """Names in a config that this table does not know."""
-        known = set(self.ignored) | ANY | {"layer_types"}
+        known = {*self.ignored, *self.consumed, *ANY, *self.tell([])}
         for key in self.keys:
-            known |= {key.name.split(".")[0], getattr(key, "older", None) or key.name}
-        return sorted(set(config) - known - set(self.tell([])))
+            names = (key.name, getattr(key, "older", None), *getattr(key, "uses", ()))
+            known |= {name.split(".")[0] for name in names if name is not None}
+        return sorted(name for name, value in config.items() if name not in known and value not in (None, False))
+
+    def origin(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What a config says that our side has no place for, and that is told again when the model is saved."""
+        return {n: v for n, v in config.items() if n in (ANY | set(self.ignored)) - MADE}
 
     @staticmethod
     def _value(key: Key, config: Mapping[str, Any]) -> Any:
@@ -147,6 +188,13 @@ class Settings:
             raise CheckpointError(f"The config has {key.name} = {value!r}, which is not supported{reason}.") from None
 
     @staticmethod
+    def _ruled(rule: Rule, config: Mapping[str, Any]) -> Any:
+        try:
+            return rule.read(config)
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"The config says nothing usable of {rule.name or rule.ours} ({error}).") from None
+
+    @staticmethod
     def _compare(same: Same, config: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
         value, wanted = look_up(config, same.name), same.wanted(ours)
         if value is not None and value != wanted and value not in same.also:
@@ -161,16 +209,20 @@ class Settings:
             InputError: the model has a layer or an option that the format `name` cannot say; it is named.
         """
         ours, layers = settings_of(model)
-        config: dict[str, Any] = {"vocab_size": model.config.vocab_size, **self.tell(layers)}
+        config: dict[str, Any] = dict(self.tell(layers))
         for key in self.keys:
             if isinstance(key, Same):
                 if key.written:
                     put(config, key.name, key.wanted(ours))
+            elif isinstance(key, Rule):
+                if key.name is not None and key.ours in ours:
+                    put(config, key.name, key.write(ours))
             elif any(target in ours for target in key.targets):
                 value = next(ours[target] for target in key.targets if target in ours)
                 put(config, key.name, None if value is None else key.write(value))
+        made = self.read(config)
         with torch.device("meta"):
-            again, layers_again = settings_of(LanguageModel(self.read(config)))
+            again, layers_again = settings_of(LanguageModel(made))
         for setting in sorted(ours):
             if again.get(setting, MISSING) != ours[setting]:
                 owner, option = setting.split(".") if "." in setting else ("the model's config", setting)
@@ -208,7 +260,9 @@ def _compose(ours: Mapping[str, Any], layers: Kinds) -> ModelConfig:
     def entry(kind: str | None) -> Any:
         if kind is None:
             return None
-        return kind, {n.split(".")[1]: v for n, v in ours.items() if n.startswith(f"{kind}.") and v is not None}
+        if "+" in kind:
+            return Parallel(*map(entry, kind.split("+")), combine=ours["parallel.combine"])
+        return kind, {n.split(".")[1]: v for n, v in ours.items() if n.startswith(f"{kind}.")}
 
     mixers, ffns = ([entry(pair[side]) for pair in layers] for side in (0, 1))
     plain = {n: v for n, v in ours.items() if "." not in n}
@@ -217,37 +271,38 @@ def _compose(ours: Mapping[str, Any], layers: Kinds) -> ModelConfig:
     return ModelConfig(**{**plain, "pattern": pattern, "depth": len(mixers), "ffn": ffns[0] if one else ffns})
 
 
-def kinds(model: LanguageModel) -> list[tuple[str, str | None]]:
-    """The kinds of (mixer, feed-forward) of every block."""
-    found = []
-    for block in model.backbone.blocks:
-        if not isinstance(block, Block) or not hasattr(block.mixer, "kind"):
-            raise InputError(
-                "The model has Parallel or Repeat, which other formats cannot say. Save it as 'ritornello'."
-            )
-        found.append((block.mixer.kind, None if block.ffn is None else block.ffn.kind))
-    return found
+def parts_of(entry: Any, layer: Any) -> list[tuple[Any, Any]]:
+    """The layers of a block's mixer or feed-forward, each with the entry that it was built of."""
+    if isinstance(entry, Parallel):
+        return list(zip(entry.mixers, layer.mixers, strict=True))
+    return [] if layer is None else [(entry, layer)]
 
 
 def settings_of(model: LanguageModel) -> tuple[dict[str, Any], list[tuple[str, str | None]]]:
     """All settings of a model as they are in effect, defaults included, and the kinds of its layers."""
-    layers = kinds(model)
     config = model.config
     ours = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in UNSAID}
-    ours["vocab_size"] = config.vocab_size
+    layers = []
     entries = zip(config.entries(), config.feed_forwards(), model.backbone.blocks, strict=True)
     for mixer, ffn, block in entries:
-        for entry, layer in ((mixer, block.mixer), (ffn, block.ffn)):
-            if layer is None:
-                continue
+        if not isinstance(block, Block):
+            raise InputError("The model has a Repeat, which other formats cannot say. Save it as 'ritornello'.")
+        if isinstance(mixer, Parallel):
+            _agree(ours, "parallel.combine", mixer.combine)
+        sides = [parts_of(mixer, block.mixer), parts_of(ffn, block.ffn)]
+        for entry, layer in sides[0] + sides[1]:
             for option, value in _options(entry, layer).items():
-                name = f"{layer.kind}.{option}"
-                if ours.setdefault(name, value) != value:
-                    raise InputError(
-                        f"`{option}` of {layer.kind} differs from block to block, which only the format 'ritornello' "
-                        "can say."
-                    )
+                _agree(ours, f"{layer.kind}.{option}", value)
+        layers.append(tuple("+".join(layer.kind for _, layer in side) or None for side in sides))
     return ours, layers
+
+
+def _agree(ours: dict[str, Any], name: str, value: Any) -> None:
+    if ours.setdefault(name, value) != value:
+        owner, option = name.split(".")
+        raise InputError(
+            f"`{option}` of {owner} differs from block to block, which only the format 'ritornello' can say."
+        )
 
 
 def _options(entry: Any, layer: Any) -> dict[str, Any]:
@@ -255,29 +310,49 @@ def _options(entry: Any, layer: Any) -> dict[str, Any]:
     given = {} if isinstance(entry, str) else dict(entry[1])
     found = dict(layer.spec)
     for name, parameter in inspect.signature(type(layer)).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY:
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "place":  # which the model fills in
             settled = layer.spec.get(name, getattr(layer, name, None))
-            if not isinstance(settled, (int, float, str, tuple, type(None))):
-                settled = None  # a module or a parameter that happens to bear the option's name
-            default = parameter.default if settled is None else settled
-            found[name] = default if given.get(name) is None else given[name]
+            if given.get(name) is not None:
+                found[name] = given[name]
+            elif isinstance(settled, (int, float, str, tuple)):  # not a module that happens to bear the option's name
+                found[name] = settled
+            else:
+                found[name] = None if name in given else parameter.default
     return found
 
 
-def uniform(mixer: str, ffn: str | None) -> dict[str, Any]:
-    """`layers` and `tell` of a format whose blocks are all alike, counted by ``num_hidden_layers``."""
+def blocks(
+    types: Mapping[str, tuple[str, str | None]],
+    read: Callable[[Mapping[str, Any]], Sequence[str] | None] = lambda config: config.get("layer_types"),
+    tell: Callable[[Sequence[str]], Mapping[str, Any]] = lambda names: {"layer_types": list(names)},
+) -> dict[str, Any]:
+    """`layers` and `tell` of a format that names the type of each block.
+
+    Args:
+        types: their name of a block → (mixer, feed-forward).
+        read: config → the names; cycled to ``num_hidden_layers``.
+        tell: the names of all blocks → what the config says of them.
+    """
 
     def layers(config: Mapping[str, Any]) -> Kinds:
-        depth = config.get("num_hidden_layers")
+        depth, names = config.get("num_hidden_layers"), read(config)
         if not isinstance(depth, int) or depth < 1:
             raise CheckpointError(f"The config has num_hidden_layers = {depth!r}; wanted a positive integer.")
-        return [(mixer, ffn)] * depth
+        if not names or not set(names) <= set(types):
+            raise CheckpointError(f"The config has blocks of types {names!r}; there are {', '.join(types)}.")
+        return [types[names[i % len(names)]] for i in range(depth)]
 
-    def tell(found: Kinds) -> dict[str, Any]:
+    def told(found: Kinds) -> dict[str, Any]:
+        names = {pair: name for name, pair in types.items()}
         for i, pair in enumerate(found):
-            if pair != (mixer, ffn):
-                wanted = " and ".join(filter(None, (mixer, ffn)))
-                raise InputError(f"Block {i} is {' and '.join(filter(None, pair))}; this format has {wanted} only.")
-        return {"num_hidden_layers": len(found)}
+            if pair not in names:
+                wanted = "; ".join(" and ".join(filter(None, p)) for p in names)
+                raise InputError(f"Block {i} is {' and '.join(filter(None, pair))}; this format has {wanted}.")
+        return {"num_hidden_layers": len(found), **tell([names[pair] for pair in found])}
 
-    return {"layers": layers, "tell": tell}
+    return {"layers": layers, "tell": told}
+
+
+def uniform(mixer: str, ffn: str | None) -> dict[str, Any]:
+    """`layers` and `tell` of a format whose blocks are all alike."""
+    return blocks({"": (mixer, ffn)}, lambda config: ("",), lambda names: {})

@@ -62,7 +62,7 @@ def joined(theirs: Iterable[str], ours: str, sizes: Sequence[int] | None = None)
 
 
 def shifted(theirs: str, ours: str, by: float = 1.0) -> Row:
-    """Ours is theirs + `by`: norms that multiply by 1 + weight."""
+    """Ours is theirs + `by`."""
     return Row((theirs,), (ours,), lambda t: (t[0] + by,), lambda t: (t[0] - by,))
 
 

@@ -52,6 +52,7 @@ class LanguageModel(nn.Module):
             raise InputError(f"`config` is a {type(config).__name__}; wanted a ritornello.ModelConfig.")
         self.config = config
         self.tokens = ByteTokenizer() if tokens is None and config.vocab_size == ByteTokenizer.vocab_size else tokens
+        self.origin: dict[str, Any] = {}  # what the checkpoint it came from says beyond the config: special ids, ...
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.backbone = Backbone(config, self.kind)
         self.head = None if config.tied_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)

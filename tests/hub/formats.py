@@ -40,6 +40,7 @@ CASES = {
             "num_attention_heads": 4,
             "head_dim": 16,
             "mlp_bias": True,
+            "attention_bias": True,
             "tie_word_embeddings": True,
             "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"},
         },
@@ -58,6 +59,32 @@ CASES = {
         },
     ),
     "falcon_mamba": Case("falcon_mamba", "FalconMamba", {"state_size": 8}),
+    "mamba2": Case("mamba2", "Mamba2", {"num_heads": 4, "head_dim": 16, "n_groups": 2, "state_size": 8}),
+    "mamba2, with biases": Case(
+        "mamba2",
+        "Mamba2",
+        {
+            "num_heads": 6,
+            "head_dim": 16,
+            "n_groups": 1,
+            "expand": 3,
+            "use_bias": True,
+            "use_conv_bias": False,
+            "tie_word_embeddings": True,
+            "chunk_size": 16,
+        },
+    ),
+    "recurrent_gemma": Case(
+        "recurrent_gemma",
+        "RecurrentGemma",
+        {
+            "num_hidden_layers": 3,
+            "intermediate_size": 96,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "attention_window_size": 16,
+        },
+    ),
 }
 
 
