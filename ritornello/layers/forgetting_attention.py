@@ -38,8 +38,8 @@ class NormOfHeads(nn.Module):
 
 
 class ForgettingAttention(Layer):
-    """o_t = Σ_{s ≤ t} softmax_s(q_t · k_s / √K + Σ_{s < r ≤ t} log f_r) v_s with a forget gate f = σ(W_f x + b) per head;
-    y = W_o o. Softmax attention that forgets, and needs no positions.
+    """o_t = Σ_{s ≤ t} softmax_s(q_t · k_s / √K + Σ_{s < r ≤ t} log f_r) v_s, softmax attention that forgets, by a gate
+    f = σ(W_f x + b) per head, and needs no positions; y = W_o o.
 
     The Pro block adds: keys and values mixed with those before, k ← a k_{t−1} + (1 − a) k_t with a = σ(w_a x) per head;
     norms on queries, keys and outputs, head by head; an output gate σ(W_g x).
