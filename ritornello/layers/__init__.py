@@ -22,6 +22,7 @@ from ritornello.layers.indrnn import IndRNN
 from ritornello.layers.kda import KDA
 from ritornello.layers.lightnet import LightNet
 from ritornello.layers.linear_attention import LinearAttention
+from ritornello.layers.log_linear import LogLinear
 from ritornello.layers.lru import LRU
 from ritornello.layers.lstm import LSTM
 from ritornello.layers.m2rnn import M2RNN
@@ -70,6 +71,7 @@ for _layer in (
     KDA,
     LightNet,
     LinearAttention,
+    LogLinear,
     LRU,
     LSTM,
     M2RNN,
@@ -137,6 +139,7 @@ __all__ = [
     "Leaf",
     "LightNet",
     "LinearAttention",
+    "LogLinear",
     "Mamba",
     "Mamba2",
     "MinGRU",
