@@ -116,8 +116,8 @@ class _BucketCall:
     def solve(self, transition: Any, query: Tree, state: Tensor) -> tuple[Tensor, Tensor]:
         if not isinstance(transition, Decay | Delta) or getattr(transition, "bonus", None) is not None:
             raise InputError(
-                f"log_linear was built around a layer with {type(transition).__name__} steps; it takes decays and delta "
-                "rules without a bonus: 'gla', 'mamba2', 'gated_delta_net' and their kind."
+                f"log_linear was built around a layer with {type(transition).__name__} steps; it takes decays and "
+                "delta rules without a bonus: 'gla', 'mamba2', 'gated_delta_net' and their kind."
             )
         heads, buckets = transition.v.shape[2], self.weights.shape[-1] - 1
         level = torch.arange(buckets, device=self.steps.device)

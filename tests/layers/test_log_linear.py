@@ -15,9 +15,10 @@ from ritornello.testing.subject import Subject, close
 WIDTH = 32
 
 
-@pytest.mark.parametrize(
-    "inner", ["delta_net", "gated_delta_net", "gla", "hgrn2", "kda", "lightnet", "linear_attention", "mamba2", "retention"]
-)  # fmt: skip
+INNER = "delta_net gated_delta_net gla hgrn2 kda lightnet linear_attention mamba2 retention"
+
+
+@pytest.mark.parametrize("inner", INNER.split())
 def test_buckets_of_equal_weight_are_the_inner_layer(inner: str) -> None:
     """Every earlier step lies in one bucket, with all transitions since."""
     layer = Subject(lambda: LogLinear(WIDTH, inner=inner, levels=7)).layer()
