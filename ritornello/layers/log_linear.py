@@ -72,8 +72,7 @@ class LogLinear(Layer):
 
     def leaves(self):
         inner = dict(self.inner.leaves())
-        heads, *sizes = inner["S"].shape
-        inner["S"] = replace(inner["S"], shape=(heads * (self.levels - 1), *sizes))
+        inner["S"] = replace(inner["S"], shape=(self.heads * (self.levels - 1), *inner["S"].shape[1:]))
         return {**inner, "steps": Leaf((), "index")}
 
     def canonical(self, leaves):
