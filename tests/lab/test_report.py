@@ -1,0 +1,206 @@
+"""The report: it tells what is in the records, needs no network, and works in a browser."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from ritornello import tasks
+from ritornello.lab.compare import Folder, Plan
+from ritornello.lab.report import Summary, charts, svg, write_report
+from ritornello.lab.report.svg import Axis, Series
+from tests.lab.comparisons import Echo, records
+
+LAYERS = ("attention", "gated_delta_net", "delta_net:negative_eigenvalues=true", "min_gru")
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+@pytest.fixture(autouse=True)
+def echo(monkeypatch):
+    monkeypatch.setitem(tasks.catalogue.__globals__["_tasks"], "echo", Echo)
+
+
+def report(path: Path, missing: tuple[str, ...] = (), seeds: int = 3) -> dict[str, str]:
+    """The texts of a report, by name."""
+    plan = Plan.of(LAYERS, ["echo", "parity"], "20s", seeds=seeds)
+    folder = Folder.open(path, plan, "ritornello compare --layers <all>")
+    written = write_report(folder, records(plan, missing))
+    return {p.name: p.read_text(encoding="utf-8") for p in written}
+
+
+class Checker(HTMLParser):
+    """Every element is closed, and in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+
+def test_the_page_is_whole_and_needs_no_network(tmp_path):
+    page = report(tmp_path)["report.html"]
+    checker = Checker()
+    checker.feed(page)
+    assert not checker.open
+    assert {"table", "svg", "style", "script", "figure"} <= {tag for tag, _ in checker.seen}
+    assert not [tag for tag, attrs in checker.seen if "src" in attrs or tag in ("link", "iframe", "img")]
+    assert not re.search(r"https?://|@import|url\(", page)
+    assert "ritornello compare --layers &lt;all&gt;" in page, "what was typed is text"
+    assert "Echo &lt;of&gt; a token" in page
+    assert "prefers-color-scheme: dark" in page
+    assert page.count("<figure>") == 3 * 2 + 2
+
+
+def test_the_heat_map_tells_the_scores(tmp_path):
+    page = report(tmp_path)["report.html"]
+    cells = re.findall(r'<td class="heat[^>]*data-trained="([^"]*)" data-longest="([^"]*)" data-mean="([^"]*)"', page)
+    assert len(cells) == len(LAYERS) * 2
+    text, share, note = cells[0][0].split("|")
+    best = 0.25 + 0.75 * 0.989  # three seeds: 0.999, 0.989, 0.979 of the way
+    assert (text, share) == (f"{100 * best:.1f}", "0.989")
+    assert note == "± 1.9", "0.75 · 4.303 · 0.01 / √3"
+    assert cells[-1][0].startswith("50.0|0.000|"), "the last layer is at chance on parity"
+
+
+def test_findings_tell_leaders_and_losers(tmp_path):
+    plan = Plan.of(LAYERS, ["echo"], "20s")
+    summary = Summary(plan, records(plan))
+    assert summary.layers == list(LAYERS), "the best first"
+    assert [cell.layer for cell in summary.leaders("echo")] == ["attention"]
+    text = report(tmp_path)["report.md"]
+    assert "attention leads with 99.2 % at length 6" in text
+    assert "1 of 4 solve it" in text
+    assert "1 stay at chance" in text
+
+
+def test_what_failed_is_told(tmp_path):
+    texts = report(tmp_path, missing=("min_gru",))
+    assert "the worker &lt;died&gt;" in texts["report.html"]
+    assert "the worker <died>" in texts["report.md"]
+    assert "18 of 24" in texts["report.html"]
+    assert '<td class="none"' in texts["report.html"]
+
+
+def test_a_failure_that_was_mended_is_not_told():
+    plan = Plan.of(LAYERS, ["echo"], "20s")
+    found = records(plan, missing=("min_gru",)) + records(plan)
+    assert Summary(plan, found).failures == []
+
+
+def test_one_seed_has_no_interval(tmp_path):
+    texts = report(tmp_path, seeds=1)
+    assert "±" not in re.sub(r"delta_net ±", "", texts["report.md"].partition("## Scores")[2].partition("### ")[2])
+    assert 'class="band"' not in texts["report.html"]
+
+
+def test_a_report_of_nothing_yet(tmp_path):
+    plan = Plan.of(LAYERS, ["echo"], "20s")
+    folder = Folder.open(tmp_path / "a", plan, "")
+    page = write_report(folder, [])[0].read_text(encoding="utf-8")
+    assert "No run is finished yet." in page
+
+
+def test_csv_and_markdown_have_every_figure(tmp_path):
+    texts = report(tmp_path)
+    rows = list(csv.DictReader(io.StringIO(texts["scores.csv"])))
+    assert len(rows) == len(LAYERS) * 3 * (2 + 3), "seeds × lengths of both tasks"
+    assert {row["layer"] for row in rows} == set(LAYERS)
+    assert float(rows[0]["score"]) == pytest.approx(0.25 + 0.75 * 0.999)
+    assert "| attention | 0.992 ± 0.019 | 0.992 ± 0.019 |" in texts["report.md"]
+    assert "0.875 (accuracy)" in texts["report.md"], "the published figure beside ours"
+    assert "1 (scaled accuracy)" in texts["report.md"], "of the signed DeltaNet"
+
+
+def test_frontier():
+    found = [(4.0, 0.5), (1.0, 0.2), (2.0, 0.1), (8.0, 0.5), (16.0, 0.9)]
+    assert charts._frontier(found) == [(1.0, 0.2), (4.0, 0.5), (16.0, 0.9)]
+
+
+def test_axes():
+    assert Axis.over("", [0.0, 0.93], zero=True).ticks == (0.0, 0.2, 0.4, 0.6000000000000001, 0.8)
+    log = Axis.over("", [100, 90_000], log=True)
+    assert log.ticks == (100, 1000, 10_000)
+    assert (log.at(log.low), log.at(log.high)) == pytest.approx((0, 1))
+    assert Axis.over("", [3.0, 3.0]).at(3.0) == 0
+    assert len(Axis.over("", [40, 160], log=True).ticks) == 2
+    assert [svg.short(v) for v in (0.25, 40, 1500, 16384, 2e6)] == ["0.25", "40", "1.5k", "16.4k", "2M"]
+
+
+def test_names_beside_lines_do_not_meet():
+    lines = [Series(str(i), f"line {i}", 0, [(0, i / 100), (1, i / 100)]) for i in range(30)]
+    drawn = svg.lines(Axis("x", 0, 1), Axis("y", 0, 1), lines)
+    shown = sorted(float(y) for y in re.findall(r'class="label" x="[\d.]+" y="([\d.]+)"', drawn))
+    assert len(shown) > 3
+    assert min(b - a for a, b in pairwise(shown)) >= svg.LABEL_HEIGHT - 0.2
+    assert drawn.count("label hidden") == 30 - len(shown)
+
+
+# ------------------------------------------------------------------------------------------------------- in a browser
+
+PROBE = """
+<script>
+const told = [];
+window.addEventListener("error", e => told.push("ERROR " + e.message));
+window.addEventListener("load", () => {
+  const first = table => table.tBodies[0].rows[0].cells[0].textContent;
+  const [map] = document.querySelectorAll("table.sortable");
+  map.tHead.rows[0].cells[0].querySelector("button").click();
+  told.push("down " + first(map));
+  map.tHead.rows[0].cells[0].querySelector("button").click();
+  told.push("up " + first(map));
+  const before = document.querySelector("td.heat").textContent;
+  document.querySelector("[data-view=mean]").click();
+  told.push("view " + (document.querySelector("td.heat").textContent !== before));
+  document.querySelector("svg .series").dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+  told.push("lit " + document.querySelectorAll(".lit").length);
+  told.push("wide " + (document.documentElement.scrollWidth > innerWidth));
+  told.push("ink " + getComputedStyle(document.body).color);
+  document.title = told.join("; ");
+});
+</script>
+"""
+
+
+def browse(page: Path, *options: str) -> str:
+    """What the probe tells of a page in headless Chromium."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("Chromium is not installed")
+    common = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}"]
+    command = [chromium, *common, *options, "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert found, done.stderr[-2000:]
+    return found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "ink"), [("1", "rgb(29, 34, 48)"), ("0", "rgb(232, 233, 238)")])
+def test_in_chromium(tmp_path, scheme, ink):
+    page = tmp_path / "probed.html"
+    page.write_text(PROBE.join(report(tmp_path / "a")["report.html"].split("</head>")), encoding="utf-8")
+    told = browse(page, "--window-size=500,900", f"--blink-settings=preferredColorScheme={scheme}")
+    assert "ERROR" not in told
+    assert "down min_gru; up attention; view true" in told
+    assert re.search(r"lit [1-9]", told)
+    assert "wide false" in told, "a phone need not scroll sideways"
+    assert f"ink {ink}" in told
