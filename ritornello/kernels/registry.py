@@ -5,6 +5,7 @@ A kernel is a module with
     forward(*tensors, *attributes, save) -> (outputs, trace)
     backward(grads, trace, needs, *tensors, *attributes) -> one gradient or None for each tensor
     trace_size(*tensors, *attributes) -> int            # optional: bytes of `trace`
+    limits(*tensors, *attributes) -> str | None         # optional: why it cannot run these, or None where it can
 
 `tensors` and `attributes` come in the order of the op's schema, absent tensors as None. `trace` is a flat uint8 tensor
 of what the forward pass kept for the backward pass, or None; it is asked for by `save`. The op has checked the
@@ -45,22 +46,28 @@ BACKENDS = ("triton", "native", "torch", "reference")
 
 @dataclass(frozen=True)
 class Kernel:
-    """One op in one backend: where its code is, and what it can run."""
+    """One op in one backend: where its code is, and what it can run; `missing` says what it lacks to run at all."""
 
     op: str
     backend: str
     target: str
     devices: frozenset[str] | None = None  # None: every device
     dtypes: frozenset[torch.dtype] = frozenset(FLOATING)
-    limits: Callable[..., str | None] | None = field(default=None, compare=False)
+    missing: Callable[[], str | None] = field(default=lambda: None, compare=False)
+
+    def never(self, device: str, dtype: torch.dtype) -> str | None:
+        """Why this kernel runs nothing on this device and in this dtype, or None."""
+        if self.devices is not None and device not in self.devices:
+            return f"it runs on {', '.join(sorted(self.devices))}, the tensors are on {device}"
+        return f"it does not take {dtype}" if dtype not in self.dtypes else self.missing()
 
     def refusal(self, lead: Tensor, arguments: Sequence[Any]) -> str | None:
         """Why this kernel cannot run the call, or None where it can."""
-        if self.devices is not None and lead.device.type not in self.devices:
-            return f"it runs on {', '.join(sorted(self.devices))}, the tensors are on {lead.device.type}"
-        if lead.dtype not in self.dtypes:
-            return f"it does not take {lead.dtype}"
-        return self.limits(*arguments) if self.limits is not None else None
+        reason = self.never(lead.device.type, lead.dtype)
+        if reason is not None:
+            return reason
+        limits = getattr(self.load(), "limits", None)
+        return None if limits is None else limits(*arguments)
 
     def load(self) -> Any:
         """The kernel's module, imported on first use."""
@@ -72,12 +79,14 @@ class Kernel:
 
 _modules: dict[str, Any] = {}
 _kernels: dict[tuple[str, str], Kernel] = {}
+_candidates: dict[tuple[str, str, torch.dtype], list[Kernel]] = {}  # found once: every call of an op asks
 _forced: str | None = None  # a plain global: torch.compile guards it, and could not see a context variable change
 
 
 def register(kernel: Kernel) -> None:
     """Make `kernel` known. The last one registered for an op and a backend wins."""
     _kernels[kernel.op, kernel.backend] = kernel
+    _candidates.clear()
 
 
 def lookup(op: str, backend: str) -> Kernel:
@@ -113,10 +122,11 @@ def resolve(op: str, forced: str, arguments: Sequence[Any]) -> str:
     """The backend that runs this call: `forced`, or the first that can. The first argument tells device and dtype."""
     lead = arguments[0]
     if not forced:
-        for name in BACKENDS:
-            kernel = _kernels.get((op, name))
-            if kernel is not None and kernel.refusal(lead, arguments) is None:
-                return name
+        key = op, lead.device.type, lead.dtype
+        for kernel in _candidates.get(key) or _find_candidates(*key):
+            limits = getattr(kernel.load(), "limits", None)
+            if limits is None or limits(*arguments) is None:
+                return kernel.backend
         raise BackendError(f"No backend runs {op} on {lead.device.type} in {lead.dtype}.")
     kernel = _kernels.get((op, forced))
     reason = f"it has no kernel for {op}" if kernel is None else kernel.refusal(lead, arguments)
@@ -124,6 +134,13 @@ def resolve(op: str, forced: str, arguments: Sequence[Any]) -> str:
         able = [n for n in BACKENDS if (op, n) in _kernels and _kernels[op, n].refusal(lead, arguments) is None]
         raise BackendError(f"Backend {forced!r} cannot run this call of {op}: {reason}. These can: {', '.join(able)}.")
     return forced
+
+
+def _find_candidates(op: str, device: str, dtype: torch.dtype) -> list[Kernel]:
+    """The kernels that run some calls of the op on that device and in that dtype, the one that is preferred first."""
+    known = [_kernels[op, name] for name in BACKENDS if (op, name) in _kernels]
+    found = _candidates[op, device, dtype] = [k for k in known if k.never(device, dtype) is None]
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------ what was run

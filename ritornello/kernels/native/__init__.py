@@ -6,11 +6,6 @@ where it does not take all sizes.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from functools import cache
-from typing import Any
-
 import torch
 
 from ritornello.kernels.registry import Kernel, register
@@ -41,26 +36,12 @@ SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
 }
 
 
-@cache
-def _own_limits(target: str) -> Callable[..., str | None] | None:
-    return getattr(importlib.import_module(target), "limits", None)
+def _missing() -> str | None:
+    from ritornello.kernels.native import _library
 
-
-def _limits(target: str) -> Callable[..., str | None]:
-    """Asked at a call: whether the library is there, then what the kernel's own module says."""
-
-    def limits(*arguments: Any) -> str | None:
-        from ritornello.kernels.native import _library
-
-        reason = _library.missing()
-        if reason is None:
-            own = _own_limits(target)
-            reason = own(*arguments) if own is not None else None
-        return reason
-
-    return limits
+    return _library.missing()
 
 
 for _op, _dtypes in SPECIFICATIONS.items():
     _target = f"ritornello.kernels.native.{_op}"
-    register(Kernel(_op, "native", _target, frozenset({"cpu"}), frozenset(_dtypes), _limits(_target)))
+    register(Kernel(_op, "native", _target, frozenset({"cpu"}), frozenset(_dtypes), _missing))

@@ -53,7 +53,7 @@ def available() -> bool:
 
 
 def missing() -> str | None:
-    """Why no native kernel can run, or None: the first line of every kernel's `limits`."""
+    """Why no native kernel can run, or None."""
     return None if available() else f"its library is not built. {REBUILD.rstrip('.')}"
 
 
