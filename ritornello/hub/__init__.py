@@ -9,16 +9,33 @@ import torch
 from ritornello.errors import CheckpointError, InputError
 from ritornello.hub import ritornello_format
 from ritornello.hub.base import CONFIG, INDEX, WEIGHTS, Format, find, recognise, register
+from ritornello.hub.lfm2 import LFM2
 from ritornello.hub.llama import LLAMA
 from ritornello.hub.mamba import FALCON_MAMBA, MAMBA
 from ritornello.hub.mamba2 import MAMBA2
+from ritornello.hub.olmo_hybrid import OLMO_HYBRID
+from ritornello.hub.qwen import QWEN3_5, QWEN3_NEXT
 from ritornello.hub.recurrent_gemma import RECURRENT_GEMMA
+from ritornello.hub.rwkv import RWKV
+from ritornello.hub.xlstm import XLSTM
 from ritornello.models import LanguageModel
 
 __all__ = ["Format", "load", "register", "save"]
 
 register(ritornello_format.FORMAT)
-for _architecture in (FALCON_MAMBA, LLAMA, MAMBA, MAMBA2, RECURRENT_GEMMA):
+for _architecture in (
+    FALCON_MAMBA,
+    LFM2,
+    LLAMA,
+    MAMBA,
+    MAMBA2,
+    OLMO_HYBRID,
+    QWEN3_5,
+    QWEN3_NEXT,
+    RECURRENT_GEMMA,
+    RWKV,
+    XLSTM,
+):
     register(_architecture.format())
 
 

@@ -37,7 +37,7 @@ class Architecture:
         model: transformers' class, e.g. ``"MambaForCausalLM"``.
         settings: the table of settings.
         rows: of the tensors outside of the blocks.
-        block: of a block's tensors outside of its layers, with ``{i}``.
+        block: of a block's tensors outside of its layers, with ``{i}``; perhaps as a function of the block.
         layers: kind of layer → (prefix of their names in a block, rows), the rows perhaps as a function of the layer.
         skipped: patterns of names of theirs that hold no weights.
         folded: config → patterns of their names, and what to do with such a tensor as it is read: multipliers of the
@@ -48,7 +48,7 @@ class Architecture:
     model: str
     settings: Settings
     rows: Sequence[Row]
-    block: Sequence[Row]
+    block: Rows
     layers: Mapping[str, tuple[str, Rows]]
     skipped: Sequence[str] = (r".*rotary_emb\.inv_freq",)
     folded: Callable[[Mapping[str, Any]], Mapping[str, Callable[[Tensor], Tensor]]] = field(default=lambda _: {})
@@ -101,15 +101,19 @@ class Architecture:
 
     def _matched(self, shell: LanguageModel, headers: Mapping[str, Header], folder: Path) -> list[Row]:
         """The rows of the model, after its tensors were compared with what the files hold."""
-        rows = rows_of(self, shell)
+        rows = [row.among(headers) for row in rows_of(self, shell)]
         ours = shell.state_dict()
-        expected: dict[str, Tensor] = {}
+        expected: dict[str, tuple[int, ...]] = {}
         for row in rows:
-            expected |= zip(row.theirs, row.write([ours[name] for name in row.ours]), strict=True)
+            shapes = [tuple(t.shape) for t in row.write([ours[name] for name in row.ours])]
+            found = [headers[name].shape for name in row.theirs if name in headers]
+            if row.pooled and len(found) == len(shapes) and _pooled(found) == _pooled(shapes):
+                shapes = found
+            expected |= zip(row.theirs, shapes, strict=True)
         wrong = [f"{n} is missing" for n in expected if n not in headers]
         wrong += [f"{n} belongs to no layer" for n in headers if n not in expected and not self._spare(n, shell)]
         for name in expected.keys() & headers.keys():
-            header, shape = headers[name], tuple(expected[name].shape)
+            header, shape = headers[name], expected[name]
             if header.shape != shape:
                 wrong.append(f"{name} is {header.shape}, not {shape}")
             elif header.dtype not in FLOATS:
@@ -149,7 +153,7 @@ def rows_of(architecture: Architecture, model: LanguageModel) -> list[Row]:
     rows = list(architecture.rows)
     entries = zip(model.config.entries(), model.config.feed_forwards(), model.backbone.blocks, strict=True)
     for i, (mixer, ffn, block) in enumerate(entries):
-        found = list(architecture.block)
+        found = list(architecture.block(block) if callable(architecture.block) else architecture.block)
         for side, entry in (("mixer", mixer), ("ffn", ffn)):
             layers = parts_of(entry, getattr(block, side))
             for j, (_, layer) in enumerate(layers):
@@ -165,6 +169,11 @@ def rows_of(architecture: Architecture, model: LanguageModel) -> list[Row]:
             f"A checkpoint of format {architecture.name!r} has no place for {sorted(left)[0]}. Save it as 'ritornello'."
         )
     return rows
+
+
+def _pooled(shapes: Sequence[tuple[int, ...]]) -> tuple[int, set[tuple[int, ...]]]:
+    """What tensors come to, one after the other along the first dimension."""
+    return sum(shape[0] for shape in shapes if shape), {shape[1:] for shape in shapes}
 
 
 def _folds(fold: Mapping[str, Callable[[Tensor], Tensor]], names: Sequence[str]) -> list[Callable[[Tensor], Tensor]]:

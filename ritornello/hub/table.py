@@ -6,7 +6,7 @@ follow from ours, and a checkpoint is checked before a number of it is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +27,8 @@ class Row:
         read: their tensors → ours.
         write: ours → theirs.
         copies: whether `read` makes new tensors; a row that does not hands on what is mapped from the file.
+        older: other names that some files have for theirs; they are read, and never written.
+        pooled: whether files may cut the first dimension of theirs elsewhere, as only all of them together count.
     """
 
     theirs: tuple[str, ...]
@@ -34,16 +36,24 @@ class Row:
     read: Callable[[Tensors], Tensors] = tuple
     write: Callable[[Tensors], Tensors] = tuple
     copies: bool = True
+    older: tuple[str, ...] = ()
+    pooled: bool = False
 
     def at(self, i: int) -> Row:
         """The row of block i."""
-        theirs, ours = (tuple(name.format(i=i) for name in names) for names in (self.theirs, self.ours))
-        return replace(self, theirs=theirs, ours=ours)
+        names = (self.theirs, self.ours, self.older)
+        theirs, ours, older = (tuple(name.format(i=i) for name in found) for found in names)
+        return replace(self, theirs=theirs, ours=ours, older=older)
+
+    def among(self, names: Container[str]) -> Row:
+        """The row by its older names, where a file has those instead."""
+        instead = self.older and all(n in names for n in self.older) and not any(n in names for n in self.theirs)
+        return replace(self, theirs=self.older) if instead else self
 
 
-def same(theirs: str, ours: str | None = None) -> Row:
+def same(theirs: str, ours: str | None = None, older: str | None = None) -> Row:
     """The tensor as it is, under another name or the same."""
-    return Row((theirs,), (theirs if ours is None else ours,), copies=False)
+    return Row((theirs,), (theirs if ours is None else ours,), copies=False, older=() if older is None else (older,))
 
 
 def squeezed(theirs: str, ours: str, dim: int = 1) -> Row:
@@ -73,7 +83,11 @@ def permuted(theirs: str, ours: str, order: Callable[[Tensor], Tensor], inverse:
 
 def under(theirs: str, ours: str, rows: Iterable[Row]) -> list[Row]:
     """The rows with a prefix before each name of theirs and of ours."""
+
+    def longer(prefix: str, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(prefix + name for name in names)
+
     return [
-        replace(row, theirs=tuple(theirs + n for n in row.theirs), ours=tuple(ours + n for n in row.ours))
+        replace(row, theirs=longer(theirs, row.theirs), ours=longer(ours, row.ours), older=longer(theirs, row.older))
         for row in rows
     ]

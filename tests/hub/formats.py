@@ -8,6 +8,16 @@ from typing import Any
 import torch
 
 BASE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2}
+QWEN = {
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 6,
+}
 IGNORED_IDS = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
 
 
@@ -17,16 +27,16 @@ class Case:
 
     Args:
         format: its name here, ``model_type`` there.
-        cls: the prefix of transformers' config and model classes.
+        cls: the prefix of transformers' model class.
         config: beside `BASE`.
-        generates: whether transformers' cached decoding can be trusted as an oracle.
+        rows: how many rows at once transformers decodes from its cache without a mistake; 0: none.
         amount: how much the weights are perturbed.
     """
 
     format: str
     cls: str
     config: dict[str, Any] = field(default_factory=dict)
-    generates: bool = True
+    rows: int = 2
     amount: float = 0.1
 
 
@@ -85,6 +95,83 @@ CASES = {
             "attention_window_size": 16,
         },
     ),
+    "lfm2": Case(
+        "lfm2",
+        "Lfm2",
+        {
+            "intermediate_size": 96,
+            "block_multiple_of": 32,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "layer_types": ["conv", "full_attention"],
+        },
+    ),
+    "lfm2, with biases": Case(
+        "lfm2",
+        "Lfm2",
+        {
+            "intermediate_size": 96,
+            "block_auto_adjust_ff_dim": False,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "full_attn_idxs": [0],
+            "conv_bias": True,
+            "conv_L_cache": 5,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "qwen3_next": Case(
+        "qwen3_next",
+        "Qwen3Next",
+        {
+            **QWEN,
+            "num_hidden_layers": 4,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24,
+            "shared_expert_intermediate_size": 40,
+            "mlp_only_layers": [1],
+        },
+    ),
+    "qwen3_5": Case(
+        "qwen3_5_text",
+        "Qwen3_5",
+        {
+            **QWEN,
+            "attention_bias": True,
+            "layer_types": ["linear_attention", "full_attention"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
+        },
+    ),
+    "olmo_hybrid": Case(
+        "olmo_hybrid",
+        "OlmoHybrid",
+        {
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+        },
+    ),
+    "olmo_hybrid, without positions": Case(
+        "olmo_hybrid",
+        "OlmoHybrid",
+        {
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+            "attention_bias": True,
+            "linear_allow_neg_eigval": False,
+            "layer_types": ["full_attention", "linear_attention"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": None},
+        },
+    ),
+    # transformers mixes the rows of a batch when it decodes a token, and knows only states of the model's width.
+    "rwkv": Case("rwkv", "Rwkv", {"num_hidden_layers": 4, "rescale_every": 2}, rows=1),
+    "rwkv, wider": Case(
+        "rwkv", "Rwkv", {"attention_hidden_size": 48, "intermediate_size": 40, "rescale_every": 0}, rows=0
+    ),
+    "xlstm": Case("xlstm", "xLSTM", {"hidden_size": 128, "num_heads": 2}),
 }
 
 
@@ -93,7 +180,7 @@ def reference(case: Case) -> Any:
     import transformers
 
     torch.manual_seed(0)
-    config = getattr(transformers, f"{case.cls}Config")(**BASE | IGNORED_IDS | case.config)
+    config = transformers.AutoConfig.for_model(case.format, **BASE | IGNORED_IDS | case.config)
     model = getattr(transformers, f"{case.cls}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():

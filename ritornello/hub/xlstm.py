@@ -1,0 +1,95 @@
+"""xLSTM 7B as transformers keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ritornello.hub.architecture import Architecture
+from ritornello.hub.settings import Key, Rule, Same, Settings, uniform
+from ritornello.hub.table import joined, same
+
+__all__ = ["XLSTM"]
+
+
+def _per_head(name: str, default: float) -> Callable[[Mapping[str, Any]], int]:
+    """The channels of one head: theirs are a share of the width."""
+
+    def read(config: Mapping[str, Any]) -> int:
+        whole, heads = int(config["hidden_size"] * config.get(name, default)), config.get("num_heads", 8)
+        if whole % heads:
+            raise ValueError(f"{whole} channels, {heads} heads")
+        return whole // heads
+
+    return read
+
+
+def _share(size: str) -> Callable[[Mapping[str, Any]], float]:
+    return lambda ours: ours["mlstm.heads"] * ours[size] / ours["width"]
+
+
+def _hidden(config: Mapping[str, Any]) -> int:
+    of = config.get("ffn_round_up_to_multiple_of", 64)
+    return int((config["hidden_size"] * config.get("ffn_proj_factor", 2.667) + of - 1) // of * of)
+
+
+KEYS = (
+    Key("vocab_size", "vocab_size"),
+    Key("hidden_size", "width", older="embedding_dim"),
+    Key("num_heads", "mlstm.heads", 8),
+    Rule("mlstm.key_size", _per_head("qk_dim_factor", 0.5), "qk_dim_factor", _share("mlstm.key_size")),
+    Rule("mlstm.value_size", _per_head("v_dim_factor", 1.0), "v_dim_factor", _share("mlstm.value_size")),
+    Rule("gated_mlp.hidden", _hidden, "ffn_proj_factor", lambda ours: ours["gated_mlp.hidden"] / ours["width"]),
+    # Rounded up to a multiple of itself, the size is whole whatever the share's last digit.
+    Rule("gated_mlp.hidden", _hidden, "ffn_round_up_to_multiple_of", lambda ours: ours["gated_mlp.hidden"]),
+    Key("gate_soft_cap", "mlstm.gate_soft_cap", 15.0),
+    Key("output_logit_soft_cap", "logits_soft_cap", 30.0),
+    Key("norm_eps", ("norm_eps", "mlstm.norm_eps"), 1e-6),
+    Key("eps", "mlstm.eps", 1e-6),
+    Key("tie_word_embeddings", "tied_embeddings", False),
+    Same("use_bias", False),
+    Same("weight_mode", "single"),
+)
+IGNORED = (
+    "add_out_norm", "autocast_kernel_dtype", "chunk_size", "chunkwise_kernel", "inference_state_dtype",
+    "max_inference_chunksize", "mode", "norm_reduction_force_float32", "num_blocks", "return_last_states",
+    "sequence_kernel", "step_kernel",
+)  # fmt: skip
+XLSTM = Architecture(
+    name="xlstm",
+    model="xLSTMForCausalLM",
+    settings=Settings(KEYS, **uniform("mlstm", "gated_mlp"), ignored=IGNORED),
+    rows=(
+        same("backbone.embeddings.weight", "embedding.weight"),
+        same("backbone.out_norm.weight", "backbone.final_norm.weight"),
+        same("lm_head.weight", "head.weight"),
+    ),
+    block=(
+        same("backbone.blocks.{i}.norm_mlstm.weight", "backbone.blocks.{i}.mixer_norm.weight"),
+        same("backbone.blocks.{i}.norm_ffn.weight", "backbone.blocks.{i}.ffn_norm.weight"),
+    ),
+    layers={
+        "mlstm": (
+            "backbone.blocks.{i}.mlstm_layer.",
+            lambda layer: (
+                joined(
+                    ("q.weight", "k.weight", "v.weight"),
+                    "qkv_proj.weight",
+                    (layer.size.keys, layer.size.keys, layer.size.values),
+                ),
+                joined(("igate_preact.weight", "fgate_preact.weight"), "if_proj.weight"),
+                joined(("igate_preact.bias", "fgate_preact.bias"), "if_proj.bias"),
+                same("ogate_preact.weight", "gate_proj.weight"),
+                same("multihead_norm.weight", "norm_weight"),
+                same("out_proj.weight"),
+            ),
+        ),
+        "gated_mlp": (
+            "backbone.blocks.{i}.ffn.",
+            (
+                joined(("proj_up_gate.weight", "proj_up.weight"), "gate_up_proj.weight"),
+                same("proj_down.weight", "out_proj.weight"),
+            ),
+        ),
+    },
+)
