@@ -105,6 +105,15 @@ CASES = {  # file: layer, options, our names → theirs, joined along the first 
             "out_proj.weight": "o_proj.weight",
         },
     ),
+    "hgrn": (
+        "hgrn",
+        {"expand": 2, "lower_bound": 0.25},
+        {
+            "in_proj.weight": "i_proj.weight f_proj.weight g_proj.weight",
+            "norm.weight": "g_norm.weight",
+            "out_proj.weight": "o_proj.weight",
+        },
+    ),
     "mom": (
         "mom",
         {"heads": 2, "key_size": 4, "memories": 3},
