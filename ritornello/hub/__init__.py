@@ -8,7 +8,10 @@ import torch
 
 from ritornello.errors import CheckpointError, InputError
 from ritornello.hub import ritornello_format
+from ritornello.hub.bamba import BAMBA
 from ritornello.hub.base import CONFIG, INDEX, WEIGHTS, Format, find, recognise, register
+from ritornello.hub.falcon_h1 import FALCON_H1
+from ritornello.hub.jamba import JAMBA
 from ritornello.hub.lfm2 import LFM2
 from ritornello.hub.llama import LLAMA
 from ritornello.hub.mamba import FALCON_MAMBA, MAMBA
@@ -24,7 +27,10 @@ __all__ = ["Format", "load", "register", "save"]
 
 register(ritornello_format.FORMAT)
 for _architecture in (
+    BAMBA,
+    FALCON_H1,
     FALCON_MAMBA,
+    JAMBA,
     LFM2,
     LLAMA,
     MAMBA,
@@ -76,6 +82,8 @@ def load(path_or_id: str | Path, device: torch.device | str = "cpu", dtype: torc
     """
     folder = _folder(path_or_id)
     format, config = recognise(folder)
+    if dtype is not None:
+        config["dtype"] = str(dtype).removeprefix("torch.")
     model = format.load(folder, config)
     if dtype is not None:
         model.to_dtype(dtype)

@@ -23,6 +23,7 @@ __all__ = ["Architecture", "rows_of"]
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 DTYPES = {torch.float32: "float32", torch.float64: "float64", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+DTYPE_OF = {name: dtype for dtype, name in DTYPES.items()}
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 Rows = Sequence[Row] | Callable[[Any], Sequence[Row]]
@@ -75,7 +76,7 @@ class Architecture:
             found = shards.several(row.theirs) if row.copies else [shards.mapped(n) for n in row.theirs]
             for i, name in enumerate(row.theirs):
                 for change in _folds(fold, [name]):
-                    found[i] = change(found[i])
+                    found[i] = change(found[i].to(DTYPE_OF.get(str(config.get("dtype")), found[i].dtype)))
             tensors |= zip(row.ours, row.read(found), strict=True)
             del found  # the pages of the sources go before the next ones come
         model = assign(lambda: LanguageModel(made, _tokens(folder)), tensors, folder)

@@ -43,7 +43,8 @@ class Format:
     Args:
         name: e.g. ``"ritornello"``.
         recognises: whether a config.json is of this format.
-        load: (folder, config) → the model, on the CPU, in the dtype that was saved.
+        load: (folder, config) → the model, on the CPU, in the dtype that was saved; ``config["dtype"]`` is the dtype
+            that was asked for, if one was, for numbers that are computed.
         save: (model, folder); None where a format is only read.
         inspect: (folder, config) → the model without its numbers, and the names in its config that are not understood;
             None where only `load` tells.

@@ -31,6 +31,7 @@ class Case:
         config: beside `BASE`.
         rows: how many rows at once transformers decodes from its cache without a mistake; 0: none.
         amount: how much the weights are perturbed.
+        exact: whether what is saved has the numbers that were read, and not multiples of them.
     """
 
     format: str
@@ -38,6 +39,7 @@ class Case:
     config: dict[str, Any] = field(default_factory=dict)
     rows: int = 2
     amount: float = 0.1
+    exact: bool = True
 
 
 CASES = {
@@ -83,6 +85,90 @@ CASES = {
             "tie_word_embeddings": True,
             "chunk_size": 16,
         },
+    ),
+    "jamba": Case(
+        "jamba",
+        "Jamba",
+        {
+            "num_hidden_layers": 4,
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "attn_layer_period": 4,
+            "attn_layer_offset": 2,
+            "num_experts": 4,
+            "mamba_d_state": 8,
+        },
+    ),
+    "jamba, without experts": Case(
+        "jamba",
+        "Jamba",
+        {
+            "num_hidden_layers": 3,
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "attn_layer_period": 9,
+            "attn_layer_offset": 8,
+            "num_experts": 1,
+            "mamba_proj_bias": True,
+        },
+        rows=0,
+    ),
+    "bamba": Case(
+        "bamba",
+        "Bamba",
+        {
+            "num_hidden_layers": 3,
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "attn_layer_indices": [1],
+            "mamba_n_heads": 4,
+            "mamba_d_state": 8,
+            "mamba_n_groups": 2,
+        },
+    ),
+    "falcon_h1": Case(
+        "falcon_h1",
+        "FalconH1",
+        {
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "mamba_d_ssm": 48,
+            "mamba_n_heads": 6,
+            "mamba_d_state": 8,
+            "mamba_n_groups": 2,
+        },
+    ),
+    "falcon_h1, with multipliers": Case(
+        "falcon_h1",
+        "FalconH1",
+        {
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "mamba_d_ssm": 48,
+            "mamba_n_heads": 6,
+            "mamba_d_state": 8,
+            "mamba_rms_norm": True,
+            "mamba_proj_bias": True,
+            "projectors_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+            "attention_in_multiplier": 0.7,
+            "attention_out_multiplier": 0.9,
+            "key_multiplier": 1.5,
+            "embedding_multiplier": 5.6,
+            "lm_head_multiplier": 0.4,
+            "mlp_multipliers": [0.8, 0.6],
+            "ssm_in_multiplier": 1.25,
+            "ssm_out_multiplier": 0.3,
+            "ssm_multipliers": [0.35, 0.25, 0.2, 0.5, 0.4],
+        },
+        exact=False,
     ),
     "recurrent_gemma": Case(
         "recurrent_gemma",

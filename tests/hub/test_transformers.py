@@ -102,7 +102,8 @@ def test_what_is_saved_transformers_reads(name: str, pair, tmp_path: Path) -> No
     rt.save(ours, tmp_path, format=CASES[name].format)
     again, report = type(theirs).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values()), report
-    assert torch.equal(whole(again.eval()), expected)
+    logits = whole(again.eval())
+    assert torch.equal(logits, expected) if CASES[name].exact else torch.allclose(logits, expected, atol=5e-6)
     assert torch.equal(rt.load(tmp_path)(ids_of())[0], ours(ids_of())[0])
 
 
