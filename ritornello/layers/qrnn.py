@@ -17,8 +17,8 @@ GATES = {"f": 2, "fo": 3, "ifo": 4}
 
 
 class QRNN(Layer):
-    """c ← f_t ⊙ c + (1 − f_t) ⊙ z_t, y_t = o_t ⊙ c; z = tanh(·), f and o = σ(·) of one causal convolution of x, in which
-    all channels meet.
+    """c ← f_t ⊙ c + (1 − f_t) ⊙ z_t, y_t = o_t ⊙ c; z = tanh(·), f and o = σ(·) of one causal convolution of x, in
+    which all channels meet.
 
     Args:
         width: of x and y.

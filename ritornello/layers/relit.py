@@ -91,9 +91,7 @@ class ReLiT(Layer):
         kept = F.pad(torch.sigmoid(-beta), (0, 1), value=1.0)  # s decays by γ alone
         decay = kept.unsqueeze(-1) * (1 - gamma).unsqueeze(-2)
         written = F.pad(torch.sigmoid(beta) * v, (0, 1), value=1.0).to(v.dtype)
-        step = Decay(
-            (gamma * k).to(v.dtype), written.flatten(2).unsqueeze(-1), decay=decay.flatten(2, 3), scale=1.0
-        )
+        step = Decay((gamma * k).to(v.dtype), written.flatten(2).unsqueeze(-1), decay=decay.flatten(2, 3), scale=1.0)
         o, S = call.solve(step, q, state["S"])
         o = o.squeeze(-1).unflatten(-1, (self.heads, -1))
         return self.out_proj((o[..., :-1] / (o[..., -1:] + self.eps)).flatten(-2)), {"S": S}
