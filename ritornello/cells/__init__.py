@@ -5,6 +5,7 @@ from __future__ import annotations
 from ritornello.cells.bilinear import BilinearCell
 from ritornello.cells.elman import ElmanCell
 from ritornello.cells.gru import GRUCell
+from ritornello.cells.hgrn import HGRUCell
 from ritornello.cells.indrnn import IndRNNCell
 from ritornello.cells.lru import LRUCell
 from ritornello.cells.lstm import LSTMCell
@@ -15,8 +16,10 @@ from ritornello.cells.min_lstm import MinLSTMCell
 from ritornello.cells.para_gru import ParaGRUCell
 from ritornello.cells.para_lstm import ParaLSTMCell
 from ritornello.cells.peephole_lstm import PeepholeLSTMCell
+from ritornello.cells.qrnn import QRNNCell
 from ritornello.cells.rg_lru import RGLRUCell
 from ritornello.cells.slstm import SLSTMCell
+from ritornello.cells.sru import SRUCell
 from ritornello.cells.ugrnn import UGRNNCell
 from ritornello.cells.wave_rnn import WaveRNNCell
 
@@ -24,6 +27,7 @@ __all__ = [
     "BilinearCell",
     "ElmanCell",
     "GRUCell",
+    "HGRUCell",
     "IndRNNCell",
     "LRUCell",
     "LSTMCell",
@@ -34,8 +38,10 @@ __all__ = [
     "ParaGRUCell",
     "ParaLSTMCell",
     "PeepholeLSTMCell",
+    "QRNNCell",
     "RGLRUCell",
     "SLSTMCell",
+    "SRUCell",
     "UGRNNCell",
     "WaveRNNCell",
 ]

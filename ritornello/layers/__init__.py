@@ -17,6 +17,7 @@ from ritornello.layers.gated_delta_net import GatedDeltaNet
 from ritornello.layers.gated_mlp import GatedMLP
 from ritornello.layers.gla import GLA
 from ritornello.layers.gru import GRU
+from ritornello.layers.hgrn import HGRN
 from ritornello.layers.hgrn2 import HGRN2
 from ritornello.layers.indrnn import IndRNN
 from ritornello.layers.kda import KDA
@@ -38,6 +39,8 @@ from ritornello.layers.mom import MoM
 from ritornello.layers.para_gru import ParaGRU
 from ritornello.layers.para_lstm import ParaLSTM
 from ritornello.layers.peephole_lstm import PeepholeLSTM
+from ritornello.layers.qrnn import QRNN
+from ritornello.layers.relit import ReLiT
 from ritornello.layers.retention import Retention
 from ritornello.layers.rg_lru import RGLRU
 from ritornello.layers.rwkv4 import RWKV4
@@ -49,6 +52,7 @@ from ritornello.layers.rwkv7 import RWKV7
 from ritornello.layers.rwkv7_channel_mix import RWKV7ChannelMix
 from ritornello.layers.short_conv import ShortConv
 from ritornello.layers.slstm import SLSTM
+from ritornello.layers.sru import SRU
 from ritornello.layers.ugrnn import UGRNN
 from ritornello.layers.wave_rnn import WaveRNN
 
@@ -66,6 +70,7 @@ for _layer in (
     GatedMLP,
     GLA,
     GRU,
+    HGRN,
     HGRN2,
     IndRNN,
     KDA,
@@ -87,6 +92,8 @@ for _layer in (
     ParaGRU,
     ParaLSTM,
     PeepholeLSTM,
+    QRNN,
+    ReLiT,
     Retention,
     RGLRU,
     RWKV4,
@@ -98,6 +105,7 @@ for _layer in (
     RWKV7ChannelMix,
     ShortConv,
     SLSTM,
+    SRU,
     UGRNN,
     WaveRNN,
 ):
@@ -106,6 +114,7 @@ for _layer in (
 __all__ = [
     "GLA",
     "GRU",
+    "HGRN",
     "HGRN2",
     "KDA",
     "LRU",
@@ -114,12 +123,14 @@ __all__ = [
     "MGU",
     "MLP",
     "MLSTM",
+    "QRNN",
     "RGLRU",
     "RWKV4",
     "RWKV5",
     "RWKV6",
     "RWKV7",
     "SLSTM",
+    "SRU",
     "UGRNN",
     "Aaren",
     "About",
@@ -152,6 +163,7 @@ __all__ = [
     "RWKV4ChannelMix",
     "RWKV6ChannelMix",
     "RWKV7ChannelMix",
+    "ReLiT",
     "Retention",
     "ShortConv",
     "Traits",
