@@ -29,6 +29,7 @@ class DeltaNet(Layer):
         value_size: width / value heads where None.
         conv_width: taps of the convolution.
         negative_eigenvalues: β in (0, 2): the transition's eigenvalue along k reaches −1 (state tracking).
+        norm_eps: of the norm of o.
 
     Source: Yang et al. 2024, arXiv:2406.06484, sections 2.2 and 3.3, after Schlag et al. 2021, arXiv:2102.11174;
     negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537.
@@ -54,6 +55,7 @@ class DeltaNet(Layer):
         value_size: int | None = None,
         conv_width: int = 4,
         negative_eigenvalues: bool = False,
+        norm_eps: float = 1e-5,
         **base: Any,
     ):
         super().__init__(width, **base)
@@ -66,7 +68,7 @@ class DeltaNet(Layer):
         self.qkv_proj = nn.Linear(width, channels, bias=False)
         self.conv = ShortConv(channels, conv_width)
         self.beta_proj = nn.Linear(width, self.size.value_heads, bias=False)
-        self.norm = RMSNorm(value_size)
+        self.norm = RMSNorm(value_size, norm_eps)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = {**self.size.spec, "conv_width": conv_width}
 

@@ -28,6 +28,7 @@ class GLA(Layer):
         value_size: width / value heads where None.
         gate_rank: the rows of W₁.
         gate_temperature: the 16 in α's exponent.
+        norm_eps: of the norm of o.
 
     Source: Yang et al. 2023, arXiv:2312.06635, section 4.4; without the bias of W_g, with RMSNorm and initialised as in
     the authors' code.
@@ -53,6 +54,7 @@ class GLA(Layer):
         value_size: int | None = None,
         gate_rank: int = 16,
         gate_temperature: float = 16.0,
+        norm_eps: float = 1e-5,
         **base: Any,
     ):
         super().__init__(width, **base)
@@ -66,7 +68,7 @@ class GLA(Layer):
         down, up = nn.Linear(width, gate_rank, bias=False), nn.Linear(gate_rank, decays)
         self.decay_proj = nn.Sequential(down, up)
         self.gate_proj = nn.Linear(width, values, bias=False)
-        self.norm = GatedNorm(value_size)
+        self.norm = GatedNorm(value_size, norm_eps)
         self.out_proj = nn.Linear(values, width, bias=False)
         xavier_blocks_(self.qkv_proj, keys, keys, values)
         for linear in (down, up, self.gate_proj, self.out_proj):

@@ -39,6 +39,7 @@ class KDA(Layer):
         gate_rank: the rank of W_a and W_g; `value_size` where None.
         decay_bound: the bound of log α, below 0; none where None.
         negative_eigenvalues: β in (0, 2): the transition's eigenvalue along k reaches −1 (state tracking).
+        norm_eps: of the norm of o.
 
     Source: Kimi Team 2025, arXiv:2510.26692, eq. 1 and section 4; ranks, bound and initialisation as in the
     authors' code, in flash-linear-attention.
@@ -66,6 +67,7 @@ class KDA(Layer):
         gate_rank: int | None = None,
         decay_bound: float | None = None,
         negative_eigenvalues: bool = False,
+        norm_eps: float = 1e-5,
         **base: Any,
     ):
         super().__init__(width, **base)
@@ -87,7 +89,7 @@ class KDA(Layer):
         if decay_bound is not None:
             nn.init.zeros_(self.decay.A_log)
         self.gate_proj = LowRankProjection(width, self.size.values, rank, bias=True)
-        self.norm = GatedNorm(value_size, sigmoid=True)
+        self.norm = GatedNorm(value_size, norm_eps, sigmoid=True)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = {**self.size.spec, "conv_width": conv_width}
 

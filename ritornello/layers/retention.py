@@ -34,6 +34,7 @@ class Retention(Layer):
         value_size: 2 · key_size where None.
         rope_base: of the rotary frequencies.
         norm: "group" subtracts the mean of a head and has no weights; "rms" does not, and has them.
+        norm_eps: of it.
 
     Source: Sun et al. 2023, arXiv:2307.08621, eq. 5–8; sizes, initialisation and ε as in the authors' torchscale; "rms"
     as in flash-linear-attention's checkpoints.
@@ -59,6 +60,7 @@ class Retention(Layer):
         value_size: int | None = None,
         rope_base: float = 10_000.0,
         norm: str = "group",
+        norm_eps: float = 1e-6,
         **base: Any,
     ):
         super().__init__(width, **base)
@@ -73,7 +75,7 @@ class Retention(Layer):
         keys, values = self.size.keys, self.size.values
         self.qkv_proj = nn.Linear(width, 2 * keys + values, bias=False)
         self.gate_proj = nn.Linear(width, values, bias=False)
-        self.norm = GatedNorm(self.size.value_size, eps=1e-6, centred=self.centred)
+        self.norm = GatedNorm(self.size.value_size, eps=norm_eps, centred=self.centred)
         self.out_proj = nn.Linear(values, width, bias=False)
         xavier_blocks_(self.qkv_proj, keys, keys, values)
         xavier_blocks_(self.gate_proj)

@@ -15,6 +15,7 @@ VARIANTS = {
         "value_size": 5,
         "conv_width": 3,
         "negative_eigenvalues": True,
+        "norm_eps": 0.01,
     },
 }
 
@@ -35,7 +36,7 @@ def forward(layer, x):
             for t in range(len(x)):
                 key, b = unit(k[t, keys]), beta[t, head]
                 S = (np.eye(K) - b * np.outer(key, key)) @ S + b * np.outer(key, v[t, values])
-                out[t, values] = rms_norm(S.T @ unit(q[t, keys]) / np.sqrt(K), w["norm.weight"], 1e-5)
+                out[t, values] = rms_norm(S.T @ unit(q[t, keys]) / np.sqrt(K), w["norm.weight"], layer.norm.eps)
         return out @ w["out_proj.weight"].T
 
     return rows(row, x)

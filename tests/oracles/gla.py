@@ -7,7 +7,7 @@ import numpy as np
 from tests.oracles.numpy_parts import rms_norm, rows, sigmoid, silu, weights
 
 VARIANTS = {
-    "plain": {"heads": 2},
+    "plain": {"heads": 2, "norm_eps": 0.01},
     "grouped": {"heads": 2, "value_heads": 4, "key_size": 5, "value_size": 7, "gate_rank": 3, "gate_temperature": 2.0},
 }
 
@@ -29,7 +29,7 @@ def forward(layer, x):
             for t in range(len(x)):
                 S = np.diag(alpha[t, head * K : (head + 1) * K]) @ S + np.outer(k[t, keys], v[t, values])
                 o = S.T @ q[t, keys] / np.sqrt(K)
-                out[t, values] = rms_norm(o, w["norm.norm.weight"], 1e-5) * gate[t, values]
+                out[t, values] = rms_norm(o, w["norm.norm.weight"], layer.norm.norm.eps) * gate[t, values]
         return out @ w["out_proj.weight"].T
 
     return rows(row, x)

@@ -17,6 +17,7 @@ VARIANTS = {
         "gate_rank": 7,
         "decay_bound": -5.0,
         "negative_eigenvalues": True,
+        "norm_eps": 0.01,
     },
 }
 
@@ -44,7 +45,7 @@ def forward(layer, x):
                     alpha = np.exp(layer.decay_bound * sigmoid(rate[j] * a))
                 kt, qt, b = unit(k[t, keys]), unit(q[t, keys]), beta[t, j]
                 S = (np.eye(K) - b * np.outer(kt, kt)) @ np.diag(alpha) @ S + b * np.outer(kt, v[t, values])
-                out[t, values] = rms_norm(S.T @ qt / np.sqrt(K), w["norm.norm.weight"], 1e-5)
+                out[t, values] = rms_norm(S.T @ qt / np.sqrt(K), w["norm.norm.weight"], layer.norm.norm.eps)
         return (out * gate) @ w["out_proj.weight"].T
 
     return rows(row, x)

@@ -9,7 +9,7 @@ from tests.oracles.numpy_parts import rms_norm, rows, silu, weights
 VARIANTS = {
     "plain": {"heads": 4},
     "grouped": {"heads": 2, "value_heads": 4, "key_size": 6, "value_size": 5, "rope_base": 100.0},
-    "rms": {"heads": 2, "norm": "rms"},
+    "rms": {"heads": 2, "norm": "rms", "norm_eps": 0.01},
 }
 
 
@@ -26,8 +26,8 @@ def forward(layer, x):
 
     def norm(o):
         if layer.centred:
-            return (o - o.mean(-1, keepdims=True)) / np.sqrt(o.var(-1, keepdims=True) + 1e-6)
-        return rms_norm(o, w["norm.norm.weight"], 1e-6)
+            return (o - o.mean(-1, keepdims=True)) / np.sqrt(o.var(-1, keepdims=True) + layer.norm.norm.eps)
+        return rms_norm(o, w["norm.norm.weight"], layer.norm.norm.eps)
 
     def row(x):
         steps = np.arange(len(x))
