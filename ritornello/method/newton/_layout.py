@@ -170,7 +170,7 @@ class Structure:
 
     @cached_property
     def colours(self) -> list[list[Tensor | None]]:
-        """For each j < k, the direction that moves the j-th number of every group, tensor by tensor (None: at rest)."""
+        """For each i < k, the weights of the i-th number of every group, tensor by tensor (None: all 0)."""
         found = []
         for members in self.groups:
             flat = torch.zeros(self.layout.total)

@@ -59,7 +59,7 @@ def solve_cell(
 
 def _probe(options: Newton, cell: Cell, layout: Layout, u: Tree, state: Tree) -> Structure:
     """Try the step: whether it is pure, and the structure of its Jacobian."""
-    few, h = few_rows(u, state)
+    few, h = pytree.tree_map(torch.clone, few_rows(u, state))
     check_pure(cell, few, h)
     points = []
     for _ in range(2):  # away from the first state, where derivatives may vanish

@@ -46,42 +46,88 @@ def solve(system: System, tol: float, max_iterations: int, damping: float, count
     Args:
         counts: (B, T) bool, the times that count; all where None.
     """
-    batch = system.h.shape[0]
-    device = system.h.device
+    batch, device = len(system.h), system.h.device
     report = Report(
         torch.zeros(batch, dtype=torch.bool, device=device),
         torch.full((batch,), max_iterations, device=device),
         *(torch.full((batch,), float("inf"), device=device, dtype=torch.float64) for _ in range(2)),
     )
-    active, part = torch.arange(batch, device=device), system
-    levenberg = _Damping(damping, system.h) if damping else None
+    active, now = torch.arange(batch, device=device), _Iterate(system, tol, counts, damping)
     for iteration in range(1, max_iterations + 1):
-        jacobian, residual = part.linearise()
-        if levenberg is not None:
-            levenberg.apply(jacobian, residual)
-        delta = part.scan(jacobian, residual)
-        step = part.relative(delta, counts)
-        near = step <= tol if levenberg is None else (step <= tol) & (levenberg.value == 0)
-        if not near.any() and iteration < max_iterations:
-            _advance(part, residual, delta, step)
+        step, residual = now.advance()
+        last = iteration == max_iterations
+        if not last and not (step <= tol).any():
             continue
-        found = part.relative(residual, counts)
-        bound = _bound(part, jacobian, step, counts)
-        done = near if iteration < max_iterations else torch.ones_like(near)
+        error, rounding = now.bound()
+        near = now.undamped() & (step <= tol)
+        certified = near & (error + rounding <= tol)
+        done = certified | (near & (rounding > tol)) | last
         at = active[done]
-        report.certified[at] = (near & (bound <= tol))[done]
-        report.iterations[at] = iteration
-        report.residual[at], report.bound[at] = found[done].double(), bound[done].double()
-        _advance(part, residual, delta, step)
-        if part is not system:
-            system.h[at] = part.h[done]
+        report.certified[at], report.iterations[at] = certified[done], iteration
+        report.residual[at], report.bound[at] = residual[done].double(), (error + rounding)[done].double()
+        if now.system is not system:
+            system.h[at] = now.system.h[done]
         if done.all():
             break
-        active, part = active[~done], part.rows(~done)
-        counts = None if counts is None else counts[~done]
-        if levenberg is not None:
-            levenberg.rows(~done)
+        if done.any():
+            active = active[~done]
+            now.keep(~done)
     return report
+
+
+class _Iterate:
+    """The guess of the sequences that are not done yet, and what is known of it."""
+
+    def __init__(self, system: System, tol: float, counts: Tensor | None, damping: float):
+        self.system, self.tol, self.counts = system, tol, counts
+        self.damping = _Damping(damping, system.h) if damping else None
+        self.jacobian: Tensor | None = None
+        self.fresh = False
+        self.steps = system.h.new_full((len(system.h),), float("inf"))
+        self.scale = system.peak(system.guess, counts)
+
+    def keep(self, index: Tensor) -> None:
+        self.system, self.steps, self.scale = self.system.rows(index), self.steps[index], self.scale[index]
+        self.counts = None if self.counts is None else self.counts[index]
+        self.jacobian = None if self.jacobian is None else self.jacobian[index]
+        if self.damping is not None:
+            self.damping.keep(index)
+
+    def undamped(self) -> Tensor:
+        """(B,) bool, whether steps are those of Newton's method itself."""
+        return torch.ones_like(self.steps, dtype=torch.bool) if self.damping is None else self.damping.value == 0
+
+    def advance(self) -> tuple[Tensor, Tensor]:
+        """One step: the size of δ and of the residual for each sequence, relative to the largest |h|."""
+        system = self.system
+        # Where one more step will do, the Jacobian of the last one is as good; so is it for the bound.
+        chord = self.fresh and bool(((self.steps <= self.tol**0.5) & self.undamped()).all())
+        if chord:
+            residual = system.residual()
+        else:
+            self.jacobian = None  # its memory is free for the next one
+            self.jacobian, residual = system.linearise()
+        assert self.jacobian is not None
+        if self.damping is not None:
+            self.damping.apply(self.jacobian, residual)
+        delta = system.scan(self.jacobian, residual)
+        peak = system.peak(delta, self.counts)
+        if bool((peak <= 0.1 * self.scale).all()):
+            self.scale = system.peak(system.guess, self.counts)
+        before, self.steps = self.steps, system.ratio(peak, self.scale)
+        self.fresh = not chord or bool((self.steps <= 0.1 * before).all())
+        found = system.ratio(system.peak(residual, self.counts), self.scale)
+        _advance(system, residual, delta, self.steps)
+        return self.steps, found
+
+    def bound(self) -> tuple[Tensor, Tensor]:
+        """The error to first order, and what rounding errors grow to; relative, for each sequence."""
+        system = self.system
+        if system.structure.whole is not None:
+            return _in_whole(system, self.counts)
+        assert self.jacobian is not None
+        grown = system.scan(self.jacobian, system.guess * _signs(system))
+        return self.steps, system.ratio(system.peak(grown, self.counts), self.scale)
 
 
 def _advance(part: System, residual: Tensor, delta: Tensor, step: Tensor) -> None:
@@ -102,24 +148,22 @@ def _signs(part: System) -> Tensor:
     return times.mul_(torch.finfo(part.h.dtype).eps).unsqueeze(1) * numbers
 
 
-def _bound(part: System, jacobian: Tensor, step: Tensor, counts: Tensor | None) -> Tensor:
-    """(B,) what the error is within: |δ|, and what rounding errors grow to."""
-    if part.structure.whole is None:
-        return step + part.relative(part.scan(jacobian, part.guess * _signs(part)), counts)
-    # The iteration goes by a part of the Jacobian; the error goes by all of it.
-    whole = part.restructured(part.structure.whole)
-    signs, size = _signs(whole), longest_window(whole.structure, whole.h)
-    delta = rounding = whole.h.new_zeros(whole.h.shape[0], whole.width)
-    found = torch.zeros_like(step)
-    for start in range(0, whole.length, size):
-        window = whole.window(start, min(start + size, whole.length))
+def _in_whole(part: System, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The same where the iteration goes by a part of the Jacobian: the error goes by all of it."""
+    system = part.restructured(part.structure.whole)
+    signs, size = _signs(system), longest_window(system.structure, system.h)
+    ends = [system.h.new_zeros(len(system.h), system.width)] * 2
+    peaks = [system.peak(system.guess[:, :0], None)] * 2
+    for start in range(0, system.length, size):
+        window = system.window(start, min(start + size, system.length))
         inside = None if counts is None else counts[:, start : start + size]
-        full, residual = window.linearise()
-        deltas = window.scan(full, residual, delta)
-        grown = window.scan(full, window.guess * signs[start : start + size], rounding)
-        found = torch.maximum(found, window.relative(deltas, inside) + window.relative(grown, inside))
-        delta, rounding = deltas[:, -1], grown[:, -1]
-    return found
+        jacobian, residual = window.linearise()
+        added = residual, window.guess * signs[start : start + size]
+        errors = [window.scan(jacobian, x, end) for x, end in zip(added, ends, strict=True)]
+        ends = [e[:, -1] for e in errors]
+        peaks = [torch.maximum(p, window.peak(e, inside)) for p, e in zip(peaks, errors, strict=True)]
+    scale = system.peak(system.guess, counts)
+    return system.ratio(peaks[0], scale), system.ratio(peaks[1], scale)
 
 
 class _Damping:
@@ -133,7 +177,7 @@ class _Damping:
         self.value = like.new_full((like.shape[0],), first)
         self.best = like.new_full((like.shape[0],), float("inf"))
 
-    def rows(self, index: Tensor) -> None:
+    def keep(self, index: Tensor) -> None:
         self.value, self.best = self.value[index], self.best[index]
 
     def apply(self, jacobian: Tensor, residual: Tensor) -> None:

@@ -1,18 +1,16 @@
-"""Finding which numbers of a state act on each other, from the step alone, by forward-mode derivatives.
+"""Finding which numbers of a state act on each other, from the step alone, by its derivatives.
 
-A derivative in the direction v is a sum over the numbers that v moves; where none of them acts on a number, its
-derivative is 0 exactly, not nearly. So a set of directions in which any two groups are told apart (one moves, the other
-rests) proves, at the states where it is tried, that no group touches another: 2 log₂ G directions are enough.
+The gradient of Σ w_i f_i(h) is a sum over the numbers i that w weighs; where a number of h acts on none of them, it is
+0 exactly, not nearly. So a set of weights in which any two groups are told apart (one weighs, the other does not)
+proves, at the states where it is tried, that no group touches another: 2 log₂ G weights are enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
@@ -28,66 +26,50 @@ LARGEST = 4096
 _found: WeakKeyDictionary[Cell, dict[object, Structure]] = WeakKeyDictionary()
 
 
-def push(
-    cell: Cell, u: Tree, layout: Layout, leaves: Sequence[Tensor], directions: Sequence[Tensor | None]
-) -> tuple[list[Tensor], list[Tensor | None]]:
-    """One step and its derivative in one direction, in one pass; None where a tensor's derivative is 0.
-
-    Args:
-        u, leaves: with leading (R,); the state's tensors.
-        directions: one for each of them, None where it is at rest.
-    """
-    with forward_ad.dual_level():
-        moved = [
-            h if v is None else forward_ad.make_dual(h, v.expand_as(h)) for h, v in zip(leaves, directions, strict=True)
-        ]
-        try:
-            stepped = pytree.tree_leaves(cell.step(u, layout.tree(moved)))
-        except (NotImplementedError, RuntimeError) as error:
-            if "forward" not in str(error):
-                raise
-            raise BackendError(
-                f"The step of {type(cell).__name__} has no forward-mode derivative, which Newton needs: "
-                f"{str(error).splitlines()[0]} Write it in PyTorch's operations, or run it with rt.Sequential()."
-            ) from error
-        pairs = [forward_ad.unpack_dual(h) for h in stepped]
-    return [p.primal for p in pairs], [p.tangent for p in pairs]
-
-
 def derivatives(cell: Cell, s: Structure, u: Tree, leaves: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """One step of each row and its Jacobian: the state's tensors, with leading (R,), and (R, \\*block_shape)."""
+    """One step of each row and its Jacobian: the state's tensors, with leading (R,), and (R, \\*block_shape).
+
+    The step is run once and recorded. Then the row of every block that the i-th number of its group stands in is one
+    product with the Jacobian's transpose: k products tell it all.
+    """
+    with torch.enable_grad():
+        h = [x.detach().requires_grad_() for x in leaves]
+        stepped = pytree.tree_leaves(cell.step(u, s.layout.tree(h)))
+    new = [y.detach() for y in stepped]
     if s.dense:
-        return _in_one_pass(cell, s, u, leaves)
-    columns, stepped = [], None
-    for colour in s.colours:
-        directions = [None if v is None else v.to(h) for v, h in zip(colour, leaves, strict=True)]
-        primal, tangent = push(cell, u, s.layout, leaves, directions)
-        stepped = primal if stepped is None else stepped
-        columns.append(s.to_order(_filled(tangent, primal), 1).view(-1, *s.state_shape))
-    assert stepped is not None
-    return stepped, columns[0] if s.size == 1 else torch.stack(columns, -2)
-
-
-def _filled(tangents: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
-    return [torch.zeros_like(p) if t is None else t for t, p in zip(tangents, like, strict=True)]
-
-
-def _in_one_pass(cell: Cell, s: Structure, u: Tree, leaves: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Many directions at once: the step's value, which does not depend on the direction, is computed once."""
-    basis = [
-        torch.stack([torch.zeros(shape) if c[i] is None else c[i] for c in s.colours]).to(leaves[0])  # type: ignore
-        for i, shape in enumerate(s.layout.shapes)
+        weights = [
+            torch.stack([torch.zeros(shape) if c[i] is None else c[i] for c in s.colours]).to(leaves[0])  # type: ignore
+            for i, shape in enumerate(s.layout.shapes)
+        ]
+        weights = [w.unsqueeze(1).expand(-1, *y.shape) for w, y in zip(weights, new, strict=True)]
+        rows = s.to_order(pull(stepped, h, weights, many=True), 2).view(
+            s.size, -1, *s.state_shape
+        )  # [i, row, group, j]
+        return new, rows.permute(1, 2, 0, 3)
+    rows = [
+        s.to_order(pull(stepped, h, [None if c is None else c.to(h[0]) for c in colour]), 1).view(-1, *s.state_shape)
+        for colour in s.colours
     ]
+    return new, rows[0] if s.size == 1 else torch.stack(rows, 1)
 
-    def step(*h: Tensor) -> tuple[Tensor, ...]:
-        return tuple(pytree.tree_leaves(cell.step(u, s.layout.tree(h))))
 
-    def derivative(*v: Tensor) -> Any:
-        return torch.func.jvp(step, tuple(leaves), tuple(x.expand_as(h) for x, h in zip(v, leaves, strict=True)))
-
-    primal, columns = torch.func.vmap(derivative, out_dims=(None, 0))(*basis)  # type: ignore[arg-type]
-    block = s.to_order(columns, 2).view(s.size, -1, *s.state_shape)  # [j, row, group, i]
-    return list(primal), block.permute(1, 2, 3, 0)
+def pull(
+    stepped: Sequence[Tensor], h: Sequence[Tensor], weights: Sequence[Tensor | None], many: bool = False
+) -> list[Tensor]:
+    """Jᵀ w for what was recorded; w is None where it is 0, and has another first dimension where there are `many`."""
+    pairs = [
+        (y, w if many else w.expand_as(y))
+        for y, w in zip(stepped, weights, strict=True)
+        if w is not None and y.requires_grad
+    ]
+    found: Sequence[Tensor | None] = [None] * len(h)
+    if pairs:
+        outputs, given = zip(*pairs, strict=True)
+        found = torch.autograd.grad(
+            outputs, list(h), given, retain_graph=True, allow_unused=True, is_grads_batched=many
+        )
+    lead = [w.shape[:1] for w in weights[:1] if w is not None] if many else [()]
+    return [x.new_zeros(*lead[0], *x.shape) if g is None else g for g, x in zip(found, h, strict=True)]
 
 
 def structure_of(cell: Cell, wanted: str, layout: Layout, u: Tree, h: Sequence[Tensor]) -> Structure:
@@ -198,23 +180,22 @@ def _components(acts: Tensor, least: Tensor | None) -> Tensor:
 
 
 class _Probe:
-    """Derivatives of a cell's step at P states, in many directions at once."""
+    """Derivatives of a cell's step at P states, with many weights at once."""
 
     def __init__(self, cell: Cell, layout: Layout, u: Tree, h: Sequence[Tensor]):
         self.cell, self.layout, self.u, self.h = cell, layout, u, list(h)
         self.points = h[0].shape[0]
 
-    def moved(self, directions: Tensor) -> Tensor:
-        """directions (M, N) → (M, N) bool: what moves, at any of the states, when those do."""
-        count = directions.shape[0]
-        u = pytree.tree_map(lambda x: x.repeat(count, *(1,) * (x.dim() - 1)), self.u)
-        h = [x.repeat(count, *(1,) * (x.dim() - 1)) for x in self.h]
-        v = directions.to(h[0]).repeat_interleave(self.points, 0)
-        primal, tangent = push(self.cell, u, self.layout, h, self.layout.leaves(v))
-        moved = [
-            torch.zeros_like(p, dtype=torch.bool) if t is None else t != 0 for p, t in zip(primal, tangent, strict=True)
-        ]
-        return self.layout.flat(moved, 1).unflatten(0, (count, self.points)).any(1).cpu()
+    def touched(self, weights: Tensor) -> Tensor:
+        """weights (M, N) → (M, N) bool: on what of the state the weighted sum depends, at any of the states."""
+        count = weights.shape[0]
+        repeated = pytree.tree_map(lambda x: x.repeat(count, *(1,) * (x.dim() - 1)), (self.u, self.h))
+        w = weights.to(self.h[0]).repeat_interleave(self.points, 0)
+        with torch.enable_grad():
+            h = [x.detach().requires_grad_() for x in repeated[1]]
+            stepped = pytree.tree_leaves(self.cell.step(repeated[0], self.layout.tree(h)))
+        found = pull(stepped, h, self.layout.leaves(w))
+        return (self.layout.flat(found, 1) != 0).unflatten(0, (count, self.points)).any(1).cpu()
 
     def separate(self, labels: Tensor) -> bool:
         """Whether no group acts on another."""
@@ -222,13 +203,13 @@ class _Probe:
         if groups == 1:
             return True
         bits = (labels.unsqueeze(0) >> torch.arange(max((groups - 1).bit_length(), 1)).unsqueeze(1)) & 1
-        moving = torch.cat([bits, 1 - bits]).bool()
-        # Values at random, so that two influences on one number do not cancel.
-        values = torch.rand(moving.shape, generator=torch.Generator().manual_seed(0)) + 0.5
-        return not (self.moved(values * moving) & ~moving).any()
+        weighed = torch.cat([bits, 1 - bits]).bool()
+        # Weights at random, so that two influences of one number do not cancel.
+        weights = torch.rand(weighed.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+        return not (self.touched(weights * weighed) & ~weighed).any()
 
     def pattern(self, at_once: int = 256) -> Tensor:
         """(N, N) bool, [i, j]: number j acts on number i."""
         total = self.layout.total
         basis = torch.eye(total)
-        return torch.cat([self.moved(part) for part in basis.split(at_once)]).T
+        return torch.cat([self.touched(part) for part in basis.split(at_once)])
