@@ -18,6 +18,8 @@ from ritornello.cells.para_lstm import ParaLSTMCell
 from ritornello.cells.peephole_lstm import PeepholeLSTMCell
 from ritornello.cells.qrnn import QRNNCell
 from ritornello.cells.rg_lru import RGLRUCell
+from ritornello.cells.s4d import S4DCell
+from ritornello.cells.s5 import S5Cell
 from ritornello.cells.slstm import SLSTMCell
 from ritornello.cells.sru import SRUCell
 from ritornello.cells.ugrnn import UGRNNCell
@@ -40,6 +42,8 @@ __all__ = [
     "PeepholeLSTMCell",
     "QRNNCell",
     "RGLRUCell",
+    "S4DCell",
+    "S5Cell",
     "SLSTMCell",
     "SRUCell",
     "UGRNNCell",

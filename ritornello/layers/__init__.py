@@ -50,6 +50,8 @@ from ritornello.layers.rwkv6 import RWKV6
 from ritornello.layers.rwkv6_channel_mix import RWKV6ChannelMix
 from ritornello.layers.rwkv7 import RWKV7
 from ritornello.layers.rwkv7_channel_mix import RWKV7ChannelMix
+from ritornello.layers.s4d import S4D
+from ritornello.layers.s5 import S5
 from ritornello.layers.short_conv import ShortConv
 from ritornello.layers.slstm import SLSTM
 from ritornello.layers.sru import SRU
@@ -103,6 +105,8 @@ for _layer in (
     RWKV6ChannelMix,
     RWKV7,
     RWKV7ChannelMix,
+    S4D,
+    S5,
     ShortConv,
     SLSTM,
     SRU,
@@ -129,6 +133,8 @@ __all__ = [
     "RWKV5",
     "RWKV6",
     "RWKV7",
+    "S4D",
+    "S5",
     "SLSTM",
     "SRU",
     "UGRNN",
