@@ -162,6 +162,28 @@ def test_a_wave_travels_one_place_a_step_around_its_ring() -> None:
     assert torch.equal(h.sum(-1), torch.ones(12, 2))
 
 
+class Rotating(rt.Cell):
+    """A product in every step, and nothing in the drive."""
+
+    state_shape = (WIDTH,)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.linalg.qr(torch.randn(WIDTH, WIDTH))[0])
+
+    def step(self, u, h):
+        return torch.tanh(u + h @ self.weight)
+
+
+def test_autocast_does_not_round_the_products_of_steps() -> None:
+    torch.manual_seed(0)
+    cell, x = Rotating(), inputs(200).float()
+    with torch.no_grad():
+        want = rt.run(cell, x).y
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(rt.run(cell, x).y, want)
+
+
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 
