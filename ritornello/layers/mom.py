@@ -38,6 +38,7 @@ class MoM(Layer):
         key_size: ¾ · width / heads where None, rounded to a multiple of 16.
         value_size: 2 · key_size where None.
         conv_width: taps of the convolution.
+        negative_eigenvalues: β in (0, 2): the transitions' eigenvalues along k reach −1 (state tracking).
 
     The projections are computed for all memories and then chosen among, so that shapes stay static.
 
@@ -66,6 +67,7 @@ class MoM(Layer):
         key_size: int | None = None,
         value_size: int | None = None,
         conv_width: int = 4,
+        negative_eigenvalues: bool = False,
         **base: Any,
     ):
         super().__init__(width, **base)
@@ -75,7 +77,7 @@ class MoM(Layer):
         key_size = key_size or multiple(0.75 * width / max(heads, 1), 16)
         self.size = Heads.of(self.kind, heads, heads, key_size, value_size or 2 * key_size)
         self.memories, self.top, self.shared = memories, top, shared
-        self.count = memories + shared
+        self.count, self.negative_eigenvalues = memories + shared, negative_eigenvalues
         keys, values = self.size.keys, self.size.values
         self.parts = [keys, values, heads, heads]
         self.router = nn.Linear(width, memories, bias=False)
@@ -103,7 +105,8 @@ class MoM(Layer):
         qkv, b, a = qkvba.split([self.size.keys * 2 + self.size.values, heads, heads], -1)
         qkv, window = self.conv(qkv, state["conv"].flatten(0, 1), routed)
         q, k, v = self.size.split(qkv)
-        step = Delta(l2_normalize(k), v, torch.sigmoid(b.to(wide)), self.decay(a))
+        beta = torch.sigmoid(b.to(wide)) * (2 if self.negative_eigenvalues else 1)
+        step = Delta(l2_normalize(k), v, beta, self.decay(a))
         o, S = routed.solve(step, l2_normalize(q), state["S"].flatten(0, 1))
         back = torch.empty_like(order)
         back[order] = torch.arange(order.shape[0], device=x.device)

@@ -25,8 +25,8 @@ class S5(Layer):
     Args:
         width: of x.
         state_size: P real numbers' worth of state, as P / 2 complex ones; the width where None.
-        blocks: Λ starts as so many copies of the spectrum of HiPPO-LegS's normal part, of size P / blocks each; of about
-            32 each where None.
+        blocks: Λ starts as so many copies of the spectrum of HiPPO-LegS's normal part, of size P / blocks each; about 32
+            where None.
         step_min, step_max: Δ at the start, log-uniform per pole.
 
     Source: Smith et al. 2022, arXiv:2208.04933, sections 3 and 4; initialisation and output as in the authors' code.

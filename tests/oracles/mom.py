@@ -16,6 +16,7 @@ VARIANTS = {
         "top": 1,
         "shared": False,
         "conv_width": 3,
+        "negative_eigenvalues": True,
     },
 }
 
@@ -32,7 +33,7 @@ def forward(layer, x):
         q, k, v = np.split(qkv, [H * K, 2 * H * K], axis=1)
         q, k, v = q.reshape(-1, H, K), k.reshape(-1, H, K), v.reshape(-1, H, V)
         alpha = np.exp(-np.exp(w["decay.A_log"]) * softplus(a + w["decay.dt_bias"]))
-        beta, out = sigmoid(b), np.zeros((len(x), H, V))
+        beta, out = sigmoid(b) * (2 if layer.negative_eigenvalues else 1), np.zeros((len(x), H, V))
         for h in range(H):
             S = np.zeros((K, V))
             for t in range(len(x)):

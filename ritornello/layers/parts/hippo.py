@@ -52,7 +52,7 @@ def lagt(size: int) -> tuple[Tensor, Tensor]:
 
 
 def legs_normal(size: int) -> tuple[Tensor, Tensor]:
-    """The eigenvalues (size,) and unitary eigenvectors (size, size) of LegS's normal part, A + p pᵀ with p_n = √(n + ½).
+    """The eigenvalues (size,) and unitary eigenvectors (size, size) of LegS's normal part, A + p pᵀ, p_n = √(n + ½).
 
     In the order of their imaginary parts, the first half of the eigenvalues below zero; their real parts are −½. Gu et
     al. 2021, arXiv:2111.00396, theorem 1.
