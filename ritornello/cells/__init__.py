@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from ritornello.cells.bilinear import BilinearCell
 from ritornello.cells.elman import ElmanCell
+from ritornello.cells.ema import EMACell
 from ritornello.cells.gru import GRUCell
 from ritornello.cells.hgrn import HGRUCell
 from ritornello.cells.indrnn import IndRNNCell
+from ritornello.cells.lmu import LMUCell
 from ritornello.cells.lru import LRUCell
 from ritornello.cells.lstm import LSTMCell
 from ritornello.cells.m2rnn import M2RNNCell
@@ -27,10 +29,12 @@ from ritornello.cells.wave_rnn import WaveRNNCell
 
 __all__ = [
     "BilinearCell",
+    "EMACell",
     "ElmanCell",
     "GRUCell",
     "HGRUCell",
     "IndRNNCell",
+    "LMUCell",
     "LRUCell",
     "LSTMCell",
     "M2RNNCell",

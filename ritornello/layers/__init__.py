@@ -23,12 +23,14 @@ from ritornello.layers.indrnn import IndRNN
 from ritornello.layers.kda import KDA
 from ritornello.layers.lightnet import LightNet
 from ritornello.layers.linear_attention import LinearAttention
+from ritornello.layers.lmu import LMU
 from ritornello.layers.log_linear import LogLinear
 from ritornello.layers.lru import LRU
 from ritornello.layers.lstm import LSTM
 from ritornello.layers.m2rnn import M2RNN
 from ritornello.layers.mamba import Mamba
 from ritornello.layers.mamba2 import Mamba2
+from ritornello.layers.mega import Mega
 from ritornello.layers.mgu import MGU
 from ritornello.layers.min_gru import MinGRU
 from ritornello.layers.min_lstm import MinLSTM
@@ -78,12 +80,14 @@ for _layer in (
     KDA,
     LightNet,
     LinearAttention,
+    LMU,
     LogLinear,
     LRU,
     LSTM,
     M2RNN,
     Mamba,
     Mamba2,
+    Mega,
     MGU,
     MinGRU,
     MinLSTM,
@@ -121,6 +125,7 @@ __all__ = [
     "HGRN",
     "HGRN2",
     "KDA",
+    "LMU",
     "LRU",
     "LSTM",
     "M2RNN",
@@ -159,6 +164,7 @@ __all__ = [
     "LogLinear",
     "Mamba",
     "Mamba2",
+    "Mega",
     "MinGRU",
     "MinLSTM",
     "MoE",
