@@ -27,14 +27,17 @@ class Batch:
     inputs: (B, T) int64 ids, or (B, T, F) floats.
     targets: (B, T) int64 classes, or (B, T, F') floats. That at t is what to say after reading inputs[:, : t + 1].
     mask: (B, T) bool, where loss and metric count; elsewhere targets are zero.
+    allowed: (B, T, classes) bool, where several classes are right and the target is one of them; None elsewhere.
     """
 
     inputs: Tensor
     targets: Tensor
     mask: Tensor
+    allowed: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.inputs.to(device), self.targets.to(device), self.mask.to(device))
+        allowed = None if self.allowed is None else self.allowed.to(device)
+        return Batch(self.inputs.to(device), self.targets.to(device), self.mask.to(device), allowed)
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class Task(ABC):
             raise InputError(f"`length` is {length}; task {self.name!r} takes {self.shortest} and more.")
         drawn = self._draw(batch, length, generator, split)
         mask = drawn.mask if drawn.targets.dim() == 2 else drawn.mask.unsqueeze(-1)
-        return Batch(drawn.inputs, torch.where(mask, drawn.targets, 0), drawn.mask)
+        return Batch(drawn.inputs, torch.where(mask, drawn.targets, 0), drawn.mask, drawn.allowed)
 
     @abstractmethod
     def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
@@ -208,7 +211,7 @@ class Task(ABC):
         return F.mse_loss(got, wanted.to(got.dtype)) if self.kind == "regress" else F.cross_entropy(got, wanted)
 
     def score(self, predictions: Tensor, batch: Batch) -> float:
-        """The metric over the steps that count: the part that is right, or the mean squared error.
+        """The metric over the steps that count: the part that is right (or allowed), or the mean squared error.
 
         Args:
             predictions: (B, T) classes or (B, T, classes) logits; floats like the targets where `kind` is "regress".
@@ -224,6 +227,8 @@ class Task(ABC):
         got, wanted = predictions[batch.mask], batch.targets[batch.mask]
         if self.kind == "regress":
             return F.mse_loss(got.double(), wanted.double()).item()
+        if batch.allowed is not None:
+            return batch.allowed[batch.mask].gather(1, got.unsqueeze(1)).double().mean().item()
         return (got == wanted).double().mean().item()
 
     def scaled(self, score: float) -> float:

@@ -1,4 +1,4 @@
-"""Copying: say again what was read, after a delay, or out of a sea of blanks."""
+"""Copying: say again what was read, after a delay, out of a sea of blanks, or backwards."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 
 from ritornello.tasks._draw import check, choose, integers
 from ritornello.tasks.base import About, Batch, Figure, Task, Training
+from ritornello.tasks.formal import DELETANG, deletang
 from ritornello.typing import Tensor
 
-__all__ = ["Copying", "Recital", "SelectiveCopying"]
+__all__ = ["Copying", "Recital", "Replay", "ReverseString", "SelectiveCopying"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,3 +146,78 @@ class SelectiveCopying(Recital):
     train_length: int = 4096 + 17
     test_lengths: tuple[int, ...] = (4096 + 17, 8192 + 17)
     training: Training = Training(steps=400_000, batch=64, learning_rates=(1e-4,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay(Task):
+    """x₁ … xₙ, a mark, then n blanks at which to say all of it, forwards or backwards; n is half of the length.
+
+    Tokens: the `symbols` 0, 1, …, then the blank, then the mark.
+
+    Fields:
+        symbols: how many different ones there are.
+        shortest_train: where given, the length of each training batch is uniform from it to `train_length`.
+    """
+
+    backwards: ClassVar[bool]
+
+    symbols: int
+    shortest_train: int | None = None
+
+    @property
+    def inputs(self) -> int:
+        return self.symbols + 2
+
+    @property
+    def classes(self) -> int:
+        return self.symbols
+
+    @property
+    def shortest(self) -> int:
+        return 3
+
+    def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
+        if length is None:
+            least = self.shortest_train or self.train_length
+            length = int(integers(least, self.train_length + 1, (1,), generator))
+        count = (length - 1) // 2
+        inputs = torch.full((batch, length), self.symbols)
+        inputs[:, :count] = integers(0, self.symbols, (batch, count), generator)
+        inputs[:, count] = self.symbols + 1
+        mask = torch.zeros_like(inputs, dtype=torch.bool)
+        mask[:, count + 1 : 2 * count + 1] = True
+        return Batch(inputs, self.solve(inputs), mask)
+
+    def solve(self, inputs: Tensor) -> Tensor:
+        mark = (inputs == self.symbols + 1).int().argmax(1, keepdim=True)
+        since = torch.arange(inputs.shape[1]) - mark - 1
+        place = mark - 1 - since if self.backwards else since
+        return inputs.gather(1, place.clamp(0, inputs.shape[1] - 1)).clamp(max=self.symbols - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseString(Replay):
+    """A string of bits up to 40 long, backwards; tested up to 250."""
+
+    name: ClassVar[str] = "reverse_string"
+    about: ClassVar[About] = About(
+        title="Reverse string",
+        paper=DELETANG,
+        tests="A stack: the first that was read is the last to be said.",
+    )
+    small: ClassVar = MappingProxyType(
+        {
+            "shortest_train": 5,
+            "train_length": 41,
+            "test_lengths": (41, 81, 161),
+            "training": Training(steps=1000, batch=64, learning_rates=(3e-3, 1e-3)),
+        }
+    )
+    published: ClassVar = MappingProxyType(deletang(62.0, 100, 100, 62.3, 80.9))
+    backwards: ClassVar[bool] = True
+
+    symbols: int = 2
+    shortest_train: int | None = 3
+    train_length: int = 81
+    test_lengths: tuple[int, ...] = (81, 161, 321, 501)
+    training: Training = Training(steps=1_000_000, batch=128, learning_rates=(1e-4, 3e-4, 5e-4))

@@ -11,7 +11,7 @@ import torch
 
 from ritornello.tasks._draw import integers
 from ritornello.tasks.base import About, Batch, Task, Training
-from ritornello.tasks.copying import Recital
+from ritornello.tasks.copying import Recital, Replay
 from ritornello.tasks.mad_recall import MAD, MAD_TRAINING, mad_averages
 from ritornello.typing import Tensor
 
@@ -110,14 +110,11 @@ class Memorization(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compression(Task):
+class Compression(Replay):
     """x₁ … xₙ, a mark, then n blanks at which to say x₁ … xₙ in order: nothing is left out, nothing is repeated.
 
     MAD decodes what the model says at the mark, with a position added, by an MLP of its own; here the model goes on for
-    n steps of blanks instead, so that every layer is asked in the same way. n is half of the length.
-
-    Fields:
-        symbols: how many different ones.
+    n steps of blanks instead, so that every layer is asked in the same way.
     """
 
     name: ClassVar[str] = "mad_compression"
@@ -135,33 +132,9 @@ class Compression(Task):
     )
     published: ClassVar = mad_averages()
 
+    backwards: ClassVar[bool] = False
+
     symbols: int = 15
     train_length: int = 63
     test_lengths: tuple[int, ...] = (63, 127, 255)
     training: Training = MAD_TRAINING
-
-    @property
-    def inputs(self) -> int:
-        return self.symbols + 2
-
-    @property
-    def classes(self) -> int:
-        return self.symbols
-
-    @property
-    def shortest(self) -> int:
-        return 3
-
-    def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
-        length = length or self.train_length
-        count = (length - 1) // 2
-        inputs = torch.full((batch, length), self.symbols)
-        inputs[:, :count] = integers(0, self.symbols, (batch, count), generator)
-        inputs[:, count] = self.symbols + 1
-        mask = torch.zeros_like(inputs, dtype=torch.bool)
-        mask[:, count + 1 : 2 * count + 1] = True
-        return Batch(inputs, self.solve(inputs), mask)
-
-    def solve(self, inputs: Tensor) -> Tensor:
-        marks = (inputs == self.symbols + 1).int().argmax(1, keepdim=True)
-        return inputs.gather(1, (torch.arange(inputs.shape[1]) - marks - 1).clamp(min=0)).clamp(max=self.symbols - 1)

@@ -28,9 +28,10 @@ class MQAR(Task):
     Fields:
         vocabulary: its size, even.
         mixture: (m, spacing, weight) of the training batches: ``train_length // m`` steps, and a pair for every
-            `spacing` of them. A batch is of one kind.
+            `spacing` of them, as far as there are keys. A batch is of one kind.
         spacing: that of the test.
         power: a.
+        noise: steps that are neither pair nor query are random tokens; otherwise they are 0, which is no key.
     """
 
     name: ClassVar[str] = "mqar"
@@ -64,18 +65,17 @@ class MQAR(Task):
     mixture: tuple[tuple[int, int, float], ...] = ((4, 16, 5), (2, 16, 1), (1, 16, 1), (1, 8, 1), (1, 4, 1))
     spacing: int = 4
     power: float = 0.01
+    noise: bool = True
     training: Training = Training(steps=90_000, batch=64, learning_rates=(1e-4, 4.6e-4, 2.2e-3, 1e-2))
 
     def __post_init__(self) -> None:
-        check(self.vocabulary % 2 == 0, f"`vocabulary` is {self.vocabulary}; wanted an even number.")
+        even = self.vocabulary % 2 == 0 and self.vocabulary >= 4
+        check(even, f"`vocabulary` is {self.vocabulary}; wanted an even number from 4 on.")
         for spacing in (self.spacing, *(spacing for _, spacing, _ in self.mixture)):
             check(spacing >= 4, f"`spacing` is {spacing}; a pair and its query need 4 steps.")
-        self._pairs(self.train_length, min(spacing for _, spacing, _ in self.mixture))
 
     def _pairs(self, length: int, spacing: int) -> int:
-        pairs, keys = length // spacing, self.vocabulary // 2 - 1
-        check(pairs <= keys, f"{length} steps have {pairs} pairs; `vocabulary` {self.vocabulary} has {keys} keys.")
-        return pairs
+        return min(length // spacing, self.vocabulary // 2 - 1)  # no more than there are keys
 
     @property
     def inputs(self) -> int:
@@ -106,7 +106,7 @@ class MQAR(Task):
         places = torch.arange(1, (length - 2 * pairs) // 2 + 1)
         gaps = choose((places ** (self.power - 1)).expand(batch, -1), pairs, generator)
 
-        inputs = integers(0, self.vocabulary, (batch, length), generator)
+        inputs = integers(0, self.vocabulary if self.noise else 1, (batch, length), generator)
         inputs[:, : 2 * pairs] = torch.stack((keys, values), -1).flatten(1)
         asked = 2 * pairs + 2 * gaps
         inputs.scatter_(1, asked, keys)

@@ -15,6 +15,9 @@ NAMES = tuple(tasks.catalogue())
 CASES = [(name, preset) for name in NAMES for preset in ("small", "paper")]
 
 ROWS = 256
+FILES = ("text",)  # has no rule: what follows a text is only known by looking it up
+TOLD = {"dyck": 0.5, "k_hop": 0.3, "selectivbench": 0.5}
+"""How far from chance to perfect the present token alone leads by design: a bracket just opened is the one to close."""
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -23,7 +26,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def rows_for(task: Task) -> int:
     """Fewer rows of the long sequences of a paper."""
-    return max(4, min(ROWS, 30_000 // task.train_length))
+    return max(4, min(ROWS, (100_000 // task.inputs if task.float_inputs else 30_000) // task.train_length))
 
 
 def drawn(task: Task, seed: int = 0, **options) -> Batch:
@@ -37,15 +40,20 @@ def deviation(task: Task, batch: Batch) -> float:
     return 4 * (task.chance * (1 - task.chance) / int(batch.mask.sum())) ** 0.5 + 1e-9
 
 
+def preset_of(name: str, preset: str) -> Task:
+    if name == "digits":
+        pytest.importorskip("sklearn")
+    return tasks.find(name).preset(preset)
+
+
 @pytest.fixture(params=CASES, ids="-".join)
 def task(request) -> Task:
-    name, preset = request.param
-    return tasks.find(name).preset(preset)
+    return preset_of(*request.param)
 
 
 @pytest.fixture(params=NAMES)
 def small(request) -> Task:
-    return tasks.find(request.param).preset("small")
+    return preset_of(request.param, "small")
 
 
 # ------------------------------------------------------------------------------------------------------ what is drawn
@@ -81,7 +89,7 @@ def test_every_length_of_the_curve(small):
 def test_one_seed_repeats_and_two_differ(small):
     one, again, other = drawn(small, 1), drawn(small, 1), drawn(small, 2)
     for a, b in zip(vars(one).values(), vars(again).values(), strict=True):
-        assert torch.equal(a, b)
+        assert a is b is None or torch.equal(a, b)
     assert one.inputs.shape != other.inputs.shape or not torch.equal(one.inputs, other.inputs)
 
 
@@ -101,7 +109,7 @@ def test_the_solver_reaches_the_ceiling(task):
         if task.ceiling in (0.0, 1.0):
             assert score == pytest.approx(task.ceiling, abs=1e-9)
         else:
-            assert score == pytest.approx(task.ceiling, rel=0.25)
+            assert score == pytest.approx(task.ceiling, rel=0.05 if task.kind == "classify" else 0.25)
 
 
 def test_a_guess_scores_chance(task):
@@ -128,6 +136,8 @@ def test_loss_of_certainty_and_of_ignorance(small):
 def test_answers_do_not_need_the_future(small):
     """Read up to a step that counts, the solver says the same as over the whole; else no causal model could."""
     batch = drawn(small)
+    if small.name in FILES:
+        pytest.skip("a short beginning is no place in the files")
     whole = small.solve(batch.inputs)
     for t in {int(t) for t in batch.mask.any(0).nonzero()[:, 0][[0, -1]]}:
         rows = batch.mask[:, t]
@@ -145,21 +155,22 @@ def test_answers_are_not_told_by_the_place(small):
 
 
 def blind(task: Task, batch: Batch) -> float:
-    """The score of the answer that is most frequent, as far as that is no secret; chance in a balanced task."""
-    return max(task.chance, batch.targets[batch.mask].bincount().max().item() / int(batch.mask.sum()))
+    """The score of always saying what is most often right; near chance in a balanced task."""
+    return max(task.chance, *(task.score(torch.full_like(batch.targets, c), batch) for c in task.answers))
 
 
 def test_answers_are_not_told_by_the_present_token_alone(small):
     """A table from a token to the most frequent answer to it, learned on many rows, is little better than chance."""
-    if small.float_inputs:
-        pytest.skip("floats are no keys of a table")
+    if small.float_inputs or small.name in FILES:
+        pytest.skip("floats are no keys of a table, and a byte does tell something of the next")
     length = small.test_lengths[-1]
     learn, test = (small.sample(ROWS, length, generator=seeded(seed), split="test") for seed in (1, 2))
     counts = torch.zeros(small.inputs * small.classes)
     index = learn.inputs[learn.mask] * small.classes + learn.targets[learn.mask]
     table = counts.index_add(0, index, torch.ones(len(index))).view(small.inputs, small.classes).argmax(1)
     score = small.score(table[test.inputs], test)
-    assert score < blind(small, test) + 0.1 * (1 - small.chance) + deviation(small, test)
+    told = TOLD.get(small.name, 0.1)
+    assert score < blind(small, test) + told * (1 - blind(small, test)) + deviation(small, test)
 
 
 # ---------------------------------------------------------------------------------------------------- words and sizes
