@@ -25,7 +25,7 @@ class S5(Layer):
     Args:
         width: of x.
         state_size: P real numbers' worth of state, as P / 2 complex ones; the width where None.
-        blocks: Λ starts as so many copies of the spectrum of HiPPO-LegS's normal part, of size P / blocks each; about 32
+        blocks: Λ starts as so many copies of the spectrum of HiPPO-LegS's normal part, each of P / blocks; about 32
             where None.
         step_min, step_max: Δ at the start, log-uniform per pole.
 
