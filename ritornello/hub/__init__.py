@@ -10,8 +10,12 @@ from ritornello.errors import CheckpointError, InputError
 from ritornello.hub import ritornello_format
 from ritornello.hub.bamba import BAMBA
 from ritornello.hub.base import CONFIG, INDEX, WEIGHTS, Format, find, recognise, register
+from ritornello.hub.delta_net import DELTA_NET, GATED_DELTANET
 from ritornello.hub.falcon_h1 import FALCON_H1
+from ritornello.hub.fla_rwkv import RWKV6, RWKV7
+from ritornello.hub.gla import GLA
 from ritornello.hub.jamba import JAMBA
+from ritornello.hub.kda import KDA
 from ritornello.hub.lfm2 import LFM2
 from ritornello.hub.llama import LLAMA
 from ritornello.hub.mamba import FALCON_MAMBA, MAMBA
@@ -19,6 +23,7 @@ from ritornello.hub.mamba2 import MAMBA2
 from ritornello.hub.olmo_hybrid import OLMO_HYBRID
 from ritornello.hub.qwen import QWEN3_5, QWEN3_NEXT
 from ritornello.hub.recurrent_gemma import RECURRENT_GEMMA
+from ritornello.hub.retnet import RETNET
 from ritornello.hub.rwkv import RWKV
 from ritornello.hub.xlstm import XLSTM
 from ritornello.models import LanguageModel
@@ -28,9 +33,13 @@ __all__ = ["Format", "load", "register", "save"]
 register(ritornello_format.FORMAT)
 for _architecture in (
     BAMBA,
+    DELTA_NET,
     FALCON_H1,
     FALCON_MAMBA,
+    GATED_DELTANET,
+    GLA,
     JAMBA,
+    KDA,
     LFM2,
     LLAMA,
     MAMBA,
@@ -39,7 +48,10 @@ for _architecture in (
     QWEN3_5,
     QWEN3_NEXT,
     RECURRENT_GEMMA,
+    RETNET,
     RWKV,
+    RWKV6,
+    RWKV7,
     XLSTM,
 ):
     register(_architecture.format())

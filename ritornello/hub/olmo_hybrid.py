@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ritornello.hub.architecture import Architecture
+from ritornello.hub.delta_net import gated_rows
 from ritornello.hub.llama import ATTENTION, MLP, ROWS
 from ritornello.hub.settings import Key, Rule, Same, Settings, blocks, look_up
-from ritornello.hub.table import Row, joined, same
+from ritornello.hub.table import Row, same
 
-__all__ = ["OLMO_HYBRID", "delta_rows"]
+__all__ = ["OLMO_HYBRID"]
 
 TYPES = {"linear_attention": ("gated_delta_net", "gated_mlp"), "full_attention": ("attention", "gated_mlp")}
 
@@ -76,32 +77,8 @@ KEYS = (
 )
 
 
-def delta_rows(layer: Any) -> list[Row]:
-    """Each projection and convolution for itself, as in the layer of flash-linear-attention."""
-    size = layer.size
-    sizes = (size.keys, size.keys, size.values)
-    return [
-        joined([f"{part}_proj.weight" for part in "qkv"], "qkv_proj.weight", sizes),
-        _convolutions(sizes),
-        joined(("a_proj.weight", "b_proj.weight"), "ab_proj.weight"),
-        same("A_log", "decay.A_log"),
-        same("dt_bias", "decay.dt_bias"),
-        same("g_proj.weight", "gate_proj.weight"),
-        same("o_norm.weight", "norm.norm.weight"),
-        same("o_proj.weight", "out_proj.weight"),
-    ]
-
-
-def _convolutions(sizes: Sequence[int]) -> Row:
-    """Three convolutions, (D, 1, W) each, are one of ours, (D + D + D, W); transformers saves them in equal parts."""
-    row = joined([f"{part}_conv1d.weight" for part in "qkv"], "conv.weight", sizes)
-    return Row(
-        row.theirs,
-        row.ours,
-        lambda t: [x.squeeze(1) for x in row.read(t)],
-        lambda t: [x.unsqueeze(1) for x in row.write(t)],
-        pooled=True,
-    )
+def _delta(layer: Any) -> list[Row]:
+    return gated_rows(layer, pooled=True)  # transformers saves the three convolutions in equal parts
 
 
 def _norms(block: Any) -> list[Row]:
@@ -131,7 +108,7 @@ OLMO_HYBRID = Architecture(
     rows=ROWS,
     block=_norms,
     layers={
-        "gated_delta_net": ("model.layers.{i}.linear_attn.", delta_rows),
+        "gated_delta_net": ("model.layers.{i}.linear_attn.", _delta),
         "attention": (
             "model.layers.{i}.self_attn.",
             (*ATTENTION, same("q_norm.weight"), same("k_norm.weight")),

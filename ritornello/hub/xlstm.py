@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ritornello.hub.architecture import Architecture
+from ritornello.hub.fla import per_head
 from ritornello.hub.settings import Key, Rule, Same, Settings, uniform
 from ritornello.hub.table import joined, same
 
 __all__ = ["XLSTM"]
-
-
-def _per_head(name: str, default: float) -> Callable[[Mapping[str, Any]], int]:
-    """The channels of one head: theirs are a share of the width."""
-
-    def read(config: Mapping[str, Any]) -> int:
-        whole, heads = int(config["hidden_size"] * config.get(name, default)), config.get("num_heads", 8)
-        if whole % heads:
-            raise ValueError(f"{whole} channels, {heads} heads")
-        return whole // heads
-
-    return read
-
-
-def _share(size: str) -> Callable[[Mapping[str, Any]], float]:
-    return lambda ours: ours["mlstm.heads"] * ours[size] / ours["width"]
 
 
 def _hidden(config: Mapping[str, Any]) -> int:
@@ -37,8 +22,8 @@ KEYS = (
     Key("vocab_size", "vocab_size"),
     Key("hidden_size", "width", older="embedding_dim"),
     Key("num_heads", "mlstm.heads", 8),
-    Rule("mlstm.key_size", _per_head("qk_dim_factor", 0.5), "qk_dim_factor", _share("mlstm.key_size")),
-    Rule("mlstm.value_size", _per_head("v_dim_factor", 1.0), "v_dim_factor", _share("mlstm.value_size")),
+    per_head("mlstm.key_size", "qk_dim_factor", 0.5),
+    per_head("mlstm.value_size", "v_dim_factor", 1.0),
     Rule("gated_mlp.hidden", _hidden, "ffn_proj_factor", lambda ours: ours["gated_mlp.hidden"] / ours["width"]),
     # Rounded up to a multiple of itself, the size is whole whatever the share's last digit.
     Rule("gated_mlp.hidden", _hidden, "ffn_round_up_to_multiple_of", lambda ours: ours["gated_mlp.hidden"]),
