@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ritornello.cells.bilinear import BilinearCell
+from ritornello.cells.block_lrnn import BlockLRNNCell
 from ritornello.cells.elman import ElmanCell
 from ritornello.cells.ema import EMACell
 from ritornello.cells.gru import GRUCell
@@ -29,6 +30,7 @@ from ritornello.cells.wave_rnn import WaveRNNCell
 
 __all__ = [
     "BilinearCell",
+    "BlockLRNNCell",
     "EMACell",
     "ElmanCell",
     "GRUCell",

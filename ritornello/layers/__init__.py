@@ -7,6 +7,7 @@ from ritornello.layers.attention import Attention
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
 from ritornello.layers.based import Based
 from ritornello.layers.bilinear import Bilinear
+from ritornello.layers.block_lrnn import BlockLRNN
 from ritornello.layers.catalogue import build, catalogue, find, register
 from ritornello.layers.delta_net import DeltaNet
 from ritornello.layers.delta_product import DeltaProduct
@@ -65,6 +66,7 @@ for _layer in (
     Attention,
     Based,
     Bilinear,
+    BlockLRNN,
     DeltaNet,
     DeltaProduct,
     Elman,
@@ -148,6 +150,7 @@ __all__ = [
     "Attention",
     "Based",
     "Bilinear",
+    "BlockLRNN",
     "Call",
     "DeltaNet",
     "DeltaProduct",
