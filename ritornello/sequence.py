@@ -67,6 +67,10 @@ class Sequence:
             return torch.full((self.batch,), self.length, dtype=torch.long, device=device)
         return self.cu_seqlens.diff()
 
+    def after(self, position: Tensor) -> Tensor:
+        """(N,) the number of steps that each sequence has read, from that before these steps."""
+        return position + (self.length if self.cu_seqlens is None else self.lengths())
+
     def owners(self, device: torch.device | None = None) -> Tensor:
         """(1, T) the sequence to which each packed step belongs; N for the steps beyond the last."""
         assert self.cu_seqlens is not None

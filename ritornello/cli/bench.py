@@ -100,11 +100,15 @@ def _plot(path: Path, options: Options) -> None:
 
 def _conclude(values: list[dict[str, Any]], grid: list[dict[str, Any]]) -> None:
     """How many targets are met. Wrong numbers are our failure, exit code 1; a target that is missed is a figure."""
+    from ritornello.lab.bench.report import checkpoint_mean
+
     judged = [p[key] for v in values for p in v["passes"].values() for key in ("met", "share_met")]
     judged += [v["memory_met"] for v in values]
     judged = [met for met in judged if met is not None]
     if judged:
         print(f"{sum(judged)} of {len(judged)} targets met")
+    if (mean := checkpoint_mean(values)) is not None:
+        print(f"checkpoints: {mean:.2f} times as fast as transformers in the geometric mean, wanted 4")
     if wrong := sum(v["wrong"] is not None for v in values + grid):
         print(f"{wrong} with wrong numbers, which were not timed")
         raise SystemExit(1)

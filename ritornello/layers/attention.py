@@ -9,11 +9,12 @@ from torch import nn
 
 from ritornello.errors import BackendError, InputError, nearest
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
-from ritornello.layers.parts.attention import attend, attend_window, grow_cache, slide_window
+from ritornello.layers.parts.attention import attend, attend_window, common_start, grow_cache, slide_window
 from ritornello.layers.parts.norm import RMSNorm
 from ritornello.layers.parts.rotary import angles, turn
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.method import Auto, Fused
+from ritornello.typing import Tensor
 
 __all__ = ["Attention"]
 
@@ -131,20 +132,27 @@ class Attention(Layer):
         k, v = self.kv_proj(x).chunk(2, -1)
         q, k = self._normed(self.q_norm, self.q_proj(x)), self._normed(self.k_norm, k)
         v = v.unflatten(-1, (self.kv_heads, self.key_size))
+        start = common_start(position, sequence)
         if self.rope_size:
-            places = sequence.positions(x.device) + sequence.per_step(position)
-            by = angles(places, self.rope_size, self.rope_base, x.dtype)
+            by = self._angles(x, position, start, call)
             q, k = turn(q, *by), turn(k, *by)
-        lengths = sequence.lengths(x.device)
         q, k, v = sequence.pad((q, k, v))
         if self.window is None:
-            o, k, v = self._over_all(q, k, v, state, lengths, call)
+            o, k, v = self._over_all(q, k, v, state, start, call)
         else:
-            o, k, v = self._over_window(q, k, v, state, lengths, self.window)
+            o, k, v = self._over_window(q, k, v, state, sequence.lengths(x.device), self.window)
         o = sequence.unpad(o).flatten(-2)
         if self.gate_proj is not None:
             o = o * torch.sigmoid(self.gate_proj(x))
-        return self.out_proj(o), {"k": k, "v": v, "position": position + lengths}
+        return self.out_proj(o), {"k": k, "v": v, "position": sequence.after(position)}
+
+    def _angles(self, x: Tensor, position: Tensor, start: int | None, call: Call) -> tuple[Tensor, Tensor]:
+        """By what queries and keys are turned: the same for all layers of a model whose rows are at the same place."""
+        key = f"angles of {self.rope_size}, {self.rope_base}, {x.dtype} from {start}"
+        if start is None or key not in call.carry:
+            places = call.sequence.positions(x.device) + call.sequence.per_step(position)
+            call.carry[key] = angles(places, self.rope_size, self.rope_base, x.dtype)
+        return call.carry[key]
 
     def _normed(self, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """(B, T, heads·K) → (B, T, heads, K)."""
@@ -158,15 +166,17 @@ class Attention(Layer):
         old = window - 1
         return o, slide_window(keys, lengths, old), slide_window(values, lengths, old)
 
-    def _over_all(self, q, k, v, state, lengths, call: Call):
-        position = state["position"]
-        if state["k"].shape[1] == 0 and call.sequence.cu_seqlens is None:
+    def _over_all(self, q, k, v, state, start: int | None, call: Call):
+        position, sequence = state["position"], call.sequence
+        if state["k"].shape[1] == 0 and sequence.cu_seqlens is None:
             return attend(q, k, v, position), k, v
-        needed = int((position + lengths).max()) if position.numel() else 0
-        valid = call.sequence.valid(q.device)
+        if start is not None:
+            needed = start + sequence.length
+        else:
+            needed = int(sequence.after(position).max()) if position.numel() else 0
         in_place = call.donate and not torch.is_grad_enabled()
         k, v = (
-            grow_cache(state[n].to(new.dtype), new, position, valid, needed, in_place)
+            grow_cache(state[n].to(new.dtype), new, position, lambda: sequence.valid(q.device), needed, in_place, start)
             for n, new in (("k", k), ("v", v))
         )
-        return attend(q, k[:, :needed], v[:, :needed], position), k, v
+        return attend(q, k[:, :needed], v[:, :needed], position, start=start), k, v

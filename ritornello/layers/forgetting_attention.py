@@ -166,10 +166,10 @@ class ForgettingAttention(Layer):
         needed = int((position + lengths).max()) if position.numel() else 0
         in_place = call.donate and not torch.is_grad_enabled()
         k, v = (
-            grow_cache(state[n].to(new.dtype), new, position, valid, needed, in_place)
+            grow_cache(state[n].to(new.dtype), new, position, lambda: valid, needed, in_place)
             for n, new in (("k", k), ("v", v))
         )
-        forgotten = grow_cache(state["forgotten"] + total, until_end, position, valid, needed, donate=False)
+        forgotten = grow_cache(state["forgotten"] + total, until_end, position, lambda: valid, needed, donate=False)
         return k, v, forgotten, until_end, needed
 
 

@@ -152,9 +152,8 @@ class Backbone(nn.Module):
         sequence, dtype = call.sequence, x.dtype
         if state is not None:
             states.check(state, self.kind, VERSION, self.spec, sequence.batch)
-        lengths = sequence.lengths(x.device)
         before = part(state, "position")
-        leaves: dict[str, Any] = {"position": lengths if before is None else before + lengths}
+        leaves: dict[str, Any] = {"position": sequence.lengths(x.device) if before is None else sequence.after(before)}
         if self.residual_float32:
             x = x.to(accumulation_dtype(dtype))
         if self.embedding_norm is not None:

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import torch
@@ -14,10 +14,11 @@ import torch
 from ritornello.errors import BackendError
 from ritornello.lab.bench.case import Row
 from ritornello.lab.bench.ceilings import Ceilings
+from ritornello.lab.bench.checkpoints import OP
 from ritornello.lab.bench.peers import versions
 from ritornello.lab.bench.run import Measured, Options, Result
 
-__all__ = ["as_value", "ceiling_lines", "document", "drift_lines", "grid_lines", "lines", "machine"]
+__all__ = ["as_value", "ceiling_lines", "checkpoint_mean", "document", "drift_lines", "grid_lines", "lines", "machine"]
 
 SCHEMA = 1
 DRIFT = 0.25
@@ -40,7 +41,7 @@ def as_value(row: Row, result: Result, ceilings: Ceilings, options: Options) -> 
         "note": result.note,
         "memory": result.memory,
         "memory_target": row.memory,
-        "memory_met": None if not judged or None in (result.memory, row.memory) else result.memory <= row.memory,
+        "memory_met": _met(row.memory, result.memory) if judged else None,
         "passes": {name: _pass(row, name, m, ceilings, judged) for name, m in result.passes.items()},
     }
 
@@ -113,6 +114,12 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def checkpoint_mean(values: Iterable[dict[str, Any]]) -> float | None:
+    """The geometric mean of the ratios of all checkpoints, prefill and decoding alike; None where none was timed."""
+    ratios = [p["ratio"] for v in values if v["op"] == OP for p in v["passes"].values() if p["ratio"] is not None]
+    return geometric_mean(ratios) if ratios else None
 
 
 # ---------------------------------------------------------------------------------------------------------- for people

@@ -14,7 +14,7 @@ import torch
 
 from ritornello.errors import BackendError, InputError, nearest
 from ritornello.kernels.registry import backend
-from ritornello.lab.bench import cells, matrix, models, scans
+from ritornello.lab.bench import cells, checkpoints, matrix, models, scans
 from ritornello.lab.bench.case import BOTH, Case, Row, Sizes, Work, WrongNumbersError, verify
 from ritornello.lab.bench.memory import peak_share
 from ritornello.lab.bench.peers import MissingPeerError
@@ -22,7 +22,9 @@ from ritornello.lab.bench.timing import Budget, Timing, interleave
 
 __all__ = ["ROWS", "Measured", "Options", "Result", "choose", "draw", "measure", "run_case"]
 
-ROWS: dict[str, Row] = {row.name: row for row in [*matrix.ROWS, *scans.ROWS, *cells.ROWS, *models.ROWS]}
+ROWS: dict[str, Row] = {
+    row.name: row for row in [*matrix.ROWS, *scans.ROWS, *cells.ROWS, *models.ROWS, *checkpoints.ROWS]
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ def measure_here(row: Row, sizes: Sizes, options: Options) -> Result:
         case = row.make(sizes, options.peers)
     except MissingPeerError as missing:
         note = str(missing)
-        case = row.make(sizes, False)
+        try:
+            case = row.make(sizes, False)
+        except MissingPeerError:  # what is measured comes from the peer
+            return Result(row.name, sizes, note=note)
     chosen = row.backend or options.backend
     try:
         with backend(chosen) if chosen else nullcontext():

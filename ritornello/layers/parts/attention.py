@@ -6,21 +6,38 @@ with room to grow). Both see the new steps as padded rows (N, L, ...), the steps
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional as F
 
+from ritornello.sequence import Sequence
 from ritornello.typing import Tensor
 
-__all__ = ["attend", "attend_window", "grow_cache", "slide_window"]
+__all__ = ["attend", "attend_window", "common_start", "grow_cache", "slide_window"]
 
 
-def attend(q: Tensor, keys: Tensor, values: Tensor, position: Tensor, scale: float | None = None) -> Tensor:
+def common_start(position: Tensor, sequence: Sequence) -> int | None:
+    """How many steps all rows have read, where all have read as many and asking costs nothing; None otherwise.
+
+    A token at a time, most of the time of a small model goes into small calls: one place for all rows spares many.
+    """
+    if sequence.cu_seqlens is not None or position.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    starts = position.tolist()
+    return starts[0] if starts and starts.count(starts[0]) == len(starts) else None
+
+
+def attend(
+    q: Tensor, keys: Tensor, values: Tensor, position: Tensor, scale: float | None = None, start: int | None = None
+) -> Tensor:
     """Step i of row n attends to the keys 0 … position_n + i.
 
     Args:
         q: (N, L, H, D), the new steps.
         keys, values: (N, C, Hkv, D), the old ones and the new ones at their places.
         position: (N,) how many steps of each row came before the new ones.
+        start: the same as a number, where it is one.
 
     Returns:
         (N, L, H, D).
@@ -28,6 +45,8 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, position: Tensor, scale: flo
     length, capacity = q.shape[1], keys.shape[1]
     if length == capacity:  # nothing came before: PyTorch's own causal kernel
         return _attention(q, keys, values, None, scale, causal=True)
+    if length == 1 and start == capacity - 1:  # a single step sees all there is
+        return _attention(q, keys, values, None, scale)
     steps = torch.arange(length, device=q.device)
     last = position.unsqueeze(1) + steps  # (N, L) the last key that each step may see
     mask = torch.arange(capacity, device=q.device) <= last.unsqueeze(-1)
@@ -73,8 +92,17 @@ def slide_window(joined: Tensor, lengths: Tensor, old: int) -> Tensor:
     return joined[torch.arange(joined.shape[0], device=joined.device).unsqueeze(1), places]
 
 
-def grow_cache(cache: Tensor, new: Tensor, position: Tensor, valid: Tensor, needed: int, donate: bool) -> Tensor:
-    """The cache (N, C, ...) with the valid new steps (N, L, ...) of row n written from `position_n` on.
+def grow_cache(
+    cache: Tensor,
+    new: Tensor,
+    position: Tensor,
+    valid: Callable[[], Tensor],
+    needed: int,
+    donate: bool,
+    start: int | None = None,
+) -> Tensor:
+    """The cache (N, C, ...) with the valid new steps (N, L, ...) of row n written from `position_n` on, or all of them
+    from `start` on where it is given.
 
     With `donate` it is written in place where there is room, and otherwise grows by doubling, so that a stream of
     single steps costs O(1) copies each.
@@ -86,6 +114,10 @@ def grow_cache(cache: Tensor, new: Tensor, position: Tensor, valid: Tensor, need
         kept = min(capacity, room)
         wider[:, :kept] = cache[:, :kept]
         cache = wider
+    if start is not None:
+        cache[:, start : start + new.shape[1]] = new
+        return cache
+    real = valid()
     rows = torch.arange(new.shape[0], device=new.device).unsqueeze(1)
     places = position.unsqueeze(1) + torch.arange(new.shape[1], device=new.device)
-    return cache.index_put_((rows.expand_as(places)[valid], places[valid]), new[valid].to(cache.dtype))
+    return cache.index_put_((rows.expand_as(places)[real], places[real]), new[real].to(cache.dtype))
