@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,7 +11,7 @@ import torch
 from ritornello.errors import CheckpointError, InputError
 from ritornello.hub import ritornello_format
 from ritornello.hub.bamba import BAMBA
-from ritornello.hub.base import CONFIG, INDEX, WEIGHTS, Format, find, recognise, register
+from ritornello.hub.base import CONFIG, INDEX, WEIGHTS, Format, find, formats, recognise, register
 from ritornello.hub.delta_net import DELTA_NET, GATED_DELTANET
 from ritornello.hub.falcon_h1 import FALCON_H1
 from ritornello.hub.fla_rwkv import RWKV6, RWKV7
@@ -28,7 +30,7 @@ from ritornello.hub.rwkv import RWKV
 from ritornello.hub.xlstm import XLSTM
 from ritornello.models import LanguageModel
 
-__all__ = ["Format", "load", "register", "save"]
+__all__ = ["Format", "Inspected", "formats", "inspect", "load", "register", "save"]
 
 register(ritornello_format.FORMAT)
 for _architecture in (
@@ -55,6 +57,23 @@ for _architecture in (
     XLSTM,
 ):
     register(_architecture.format())
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A checkpoint that was looked at and not loaded.
+
+    Args:
+        format: its name.
+        folder: where it lies.
+        model: what it would be, on the meta device: names and shapes without numbers.
+        unknown: names in its config that are not understood.
+    """
+
+    format: str
+    folder: Path
+    model: LanguageModel
+    unknown: list[str]
 
 
 def save(model: LanguageModel, path: str | Path, format: str | None = None) -> None:
@@ -96,10 +115,29 @@ def load(path_or_id: str | Path, device: torch.device | str = "cpu", dtype: torc
     format, config = recognise(folder)
     if dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
+    if unknown := format.unknown(config):
+        warnings.warn(
+            f"{str(folder / CONFIG)!r} has settings that nothing here understands; they are left out: "
+            f"{', '.join(unknown)}. Compare the logits with those of the code that it was made for.",
+            stacklevel=2,
+        )
     model = format.load(folder, config)
     if dtype is not None:
         model.to_dtype(dtype)
     return model.to(device).eval()
+
+
+def inspect(path_or_id: str | Path) -> Inspected:
+    """What a checkpoint holds, from its config and the headers of its files: no weight is read, but of formats that
+    cannot tell without.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    folder = _folder(path_or_id)
+    format, config = recognise(folder)
+    model = (format.inspect or format.load)(folder, config)
+    return Inspected(format.name, folder, model, format.unknown(config))
 
 
 def _folder(path_or_id: str | Path) -> Path:

@@ -56,7 +56,7 @@ class Architecture:
 
     def format(self) -> Format:
         """The entry for the register."""
-        return Format(self.name, self._recognises, self.load, self.save, self.inspect)
+        return Format(self.name, self._recognises, self.load, self.save, self.inspect, self.settings.not_understood)
 
     def _recognises(self, config: Mapping[str, Any]) -> bool:
         return config.get("model_type") == self.name
@@ -83,12 +83,11 @@ class Architecture:
         model.origin = self.settings.origin(config)
         return model
 
-    def inspect(self, folder: Path, config: Mapping[str, Any]) -> tuple[LanguageModel, list[str]]:
-        """The model without its numbers, after the headers of its weights were compared; and the names in its config
-        that are not understood."""
+    def inspect(self, folder: Path, config: Mapping[str, Any]) -> LanguageModel:
+        """The model without its numbers, after the headers of its weights were compared."""
         _, shell = self._shell(folder, config)
         self._matched(shell, Shards(folder).headers, folder)
-        return shell, self.settings.not_understood(config)
+        return shell
 
     def _shell(self, folder: Path, config: Mapping[str, Any]) -> tuple[ModelConfig, LanguageModel]:
         try:

@@ -26,6 +26,7 @@ __all__ = [
     "Format",
     "assign",
     "find",
+    "formats",
     "read_tensors",
     "recognise",
     "register",
@@ -46,15 +47,17 @@ class Format:
         load: (folder, config) → the model, on the CPU, in the dtype that was saved; ``config["dtype"]`` is the dtype
             that was asked for, if one was, for numbers that are computed.
         save: (model, folder); None where a format is only read.
-        inspect: (folder, config) → the model without its numbers, and the names in its config that are not understood;
-            None where only `load` tells.
+        inspect: (folder, config) → the model without its numbers, from the headers of its files; None where only `load`
+            tells.
+        unknown: config → the names in it that are not understood.
     """
 
     name: str
     recognises: Callable[[Mapping[str, Any]], bool]
     load: Callable[[Path, Mapping[str, Any]], LanguageModel]
     save: Callable[[LanguageModel, Path], None] | None = None
-    inspect: Callable[[Path, Mapping[str, Any]], tuple[LanguageModel, list[str]]] | None = None
+    inspect: Callable[[Path, Mapping[str, Any]], LanguageModel] | None = None
+    unknown: Callable[[Mapping[str, Any]], list[str]] = lambda config: []
 
 
 _formats: dict[str, Format] = {}
@@ -71,6 +74,11 @@ def find(name: str) -> Format:
     if name not in _formats:
         raise InputError(f"There is no checkpoint format {name!r}. {nearest(name, _formats)}")
     return _formats[name]
+
+
+def formats(saved: bool = False) -> list[str]:
+    """The names of all formats, or of those that can be saved."""
+    return sorted(f.name for f in _formats.values() if f.save is not None or not saved)
 
 
 def recognise(folder: Path) -> tuple[Format, dict[str, Any]]:

@@ -7,15 +7,17 @@ format's config says beyond it. The names in model.safetensors are those of ``mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ritornello.errors import CheckpointError, InputError
 from ritornello.hub.base import CONFIG, TOKENIZER, WEIGHTS, Format, assign, read_tensors, write_folder
 from ritornello.models import ByteTokenizer, FileTokenizer, LanguageModel, ModelConfig
 
-__all__ = ["FORMAT", "load", "save"]
+__all__ = ["FORMAT", "inspect", "load", "save"]
 
 VERSION = 1
 
@@ -34,6 +36,21 @@ def save(model: LanguageModel, folder: Path) -> None:
 
 def load(folder: Path, config: Mapping[str, Any]) -> LanguageModel:
     """Read a model that `save` wrote."""
+    tensors = read_tensors(folder / WEIGHTS)
+    model = _built(folder, config, lambda make: assign(make, tensors, folder / WEIGHTS))
+    model.origin = dict(config.get("origin") or {})
+    return model
+
+
+def inspect(folder: Path, config: Mapping[str, Any]) -> LanguageModel:
+    """The model without its numbers."""
+    with torch.device("meta"):
+        return _built(folder, config, lambda make: make())
+
+
+def _built(
+    folder: Path, config: Mapping[str, Any], build: Callable[[Callable[[], LanguageModel]], LanguageModel]
+) -> LanguageModel:
     where = str(folder / CONFIG)
     version = config.get("version")
     if version != VERSION:
@@ -48,16 +65,13 @@ def load(folder: Path, config: Mapping[str, Any]) -> LanguageModel:
     if kind not in ("bytes", TOKENIZER, None):
         raise CheckpointError(f"{where!r} names the tokens {kind!r}; wanted 'bytes', {TOKENIZER!r} or null.")
     tokens = ByteTokenizer() if kind == "bytes" else FileTokenizer(folder / TOKENIZER) if kind else None
-    tensors = read_tensors(folder / WEIGHTS)
     try:
         made = ModelConfig.from_dict(fields)
-        model = assign(lambda: LanguageModel(made, tokens), tensors, folder / WEIGHTS)
+        return build(lambda: LanguageModel(made, tokens))
     except CheckpointError:
         raise
     except (InputError, TypeError) as error:
         raise CheckpointError(f"{where!r} describes no model that can be built: {error}") from error
-    model.origin = dict(config.get("origin") or {})
-    return model
 
 
-FORMAT = Format("ritornello", lambda config: config.get("format") == "ritornello", load, save)
+FORMAT = Format("ritornello", lambda config: config.get("format") == "ritornello", load, save, inspect)

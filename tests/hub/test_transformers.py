@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 import ritornello as rt
+from ritornello.hub import base
 from tests.hub.formats import CASES, reference
 
 pytest.importorskip("transformers")
@@ -83,16 +85,26 @@ def test_padding(name: str, left: bool, pair) -> None:
 
 
 @every_case
+@pytest.mark.parametrize("tokens", [8, pytest.param(64, marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_greedy_generation(name: str, pair) -> None:
+def test_greedy_generation(name: str, tokens: int, pair) -> None:
     if not CASES[name].rows:
         pytest.skip("transformers' own cache is wrong here")
     theirs, _, ours = pair(name)
     prompt = ids_of(CASES[name].rows, 20)
     expected = theirs.generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=64, min_new_tokens=64, do_sample=False
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False
     )
-    assert torch.equal(torch.stack(list(ours.stream(prompt, max_new_tokens=64, temperature=0)), 1), expected[:, 20:])
+    found = torch.stack(list(ours.stream(prompt, max_new_tokens=tokens, temperature=0)), 1)
+    assert torch.equal(found, expected[:, 20:])
+
+
+@every_case
+def test_every_setting_is_understood(name: str, tmp_path: Path) -> None:
+    reference(CASES[name]).config.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert base.find(CASES[name].format).unknown(config) == []
+    assert base.find(CASES[name].format).unknown(config | {"new": 1, "old": None}) == ["new"]
 
 
 @every_case
