@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from ritornello.tasks._draw import check, lengths, within
+from ritornello.tasks._draw import check, lengths
 from ritornello.tasks.base import About, Batch, Figure, Task, Training
 from ritornello.typing import Tensor
 
@@ -23,15 +23,15 @@ OPERATORS = (MAX, MIN, MED, SUM)
 class ListOps(Task):
     """[MAX 2 9 [MIN 4 7] 0] =: say the value, a digit; MED is the median rounded down, SUM is modulo ten.
 
-    A list has two or more elements, as many as fit; each is a list with probability `nest`, or where much room is left,
-    while the greatest depth is not reached. Nangia & Bowman 2018, arXiv:1804.06028;
-    sizes of Long Range Arena, Tay et al. 2021, arXiv:2011.04006.
+    A list has two or more elements, each a list with probability max(`nest`, 1 − 4/r) while the greatest depth is not
+    reached, where r is the room for it: a random part of what is left, so that an expression nearly fills its row.
+    Nangia & Bowman 2018, arXiv:1804.06028; sizes of Long Range Arena, Tay et al. 2021, arXiv:2011.04006.
 
     Fields:
         depth: the greatest.
         arguments: the most in one list.
-        nest: the probability of a list where a digit could be.
-        shortest_train: training draws each row's length from it to `train_length`; only its last step counts.
+        nest: the least probability of a list where one has room.
+        shortest_train: training draws the room of each row from it to `train_length`; only its ``=`` counts.
     """
 
     name: ClassVar[str] = "listops"
@@ -42,7 +42,7 @@ class ListOps(Task):
     )
     small: ClassVar = MappingProxyType(
         {
-            "depth": 2,
+            "depth": 4,
             "arguments": 4,
             "shortest_train": 8,
             "train_length": 32,
@@ -92,28 +92,23 @@ class ListOps(Task):
 
     def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
         sizes = lengths(batch, self.shortest_train, self.train_length, length, generator)
-        _, last = within(sizes)
-        random = torch.rand(batch, 4 * last.shape[1], generator=generator).tolist()
-        drawn = []
-        for size, row in zip(sizes[:, 0].tolist(), random, strict=True):
-            tokens, value = self._list(size - 1, 1, iter(row))
-            # what the sizes of lists leave over stands before them, as an end that closes nothing
-            drawn.append(([CLOSE] * (size - 1 - len(tokens)) + tokens, value))
-        inputs = torch.tensor([tokens + [EQUALS] * (last.shape[1] - len(tokens)) for tokens, _ in drawn])
-        return Batch(inputs, torch.tensor([[value] for _, value in drawn]).expand_as(inputs), last)
+        random = torch.rand(batch, 6 * int(sizes.max()), generator=generator).tolist()
+        drawn = [self._list(size - 1, 1, iter(row)) for size, row in zip(sizes[:, 0].tolist(), random, strict=True)]
+        inputs = torch.tensor([tokens + [EQUALS] * (int(sizes.max()) - len(tokens)) for tokens, _ in drawn])
+        ends = torch.tensor([[len(tokens)] for tokens, _ in drawn])
+        mask = torch.arange(inputs.shape[1]) == ends
+        return Batch(inputs, torch.tensor([[value] for _, value in drawn]).expand_as(inputs), mask)
 
     def _list(self, room: int, level: int, random: Iterator[float]) -> tuple[list[int], int]:
-        """A list of at most `room` ≥ 4 tokens, near to it where depth and arguments allow, and its value."""
+        """A list of at most `room` ≥ 4 tokens, and its value."""
         operator = OPERATORS[int(next(random) * 4)]
         tokens, values = [operator], []
-        wanted = 2 + int(next(random) * (self.arguments - 1))
-        for argument in range(wanted):
-            left = room - 1 - len(tokens)
-            if left < 1:
-                break
-            share = left if level == 1 and argument else max(4, left // 2)
-            if level < self.depth and left >= 5 and next(random) < max(self.nest, float(left > 4 * self.arguments)):
-                inner, value = self._list(min(share, left - 1), level + 1, random)
+        wanted = min(room - 2, 2 + int(next(random) * (self.arguments - 1)))
+        for later in reversed(range(wanted)):
+            left = room - 1 - len(tokens) - later  # each of the later ones needs a place
+            share = left if not later else 1 + int((left - 1) * min(1.0, 2 * next(random) / (later + 1)))
+            if share >= 4 and level < self.depth and next(random) < max(self.nest, 1 - 4 / share):
+                inner, value = self._list(share, level + 1, random)
             else:
                 value = int(next(random) * 10)
                 inner = [value]

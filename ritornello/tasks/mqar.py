@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 
@@ -32,6 +32,7 @@ class MQAR(Task):
         spacing: that of the test.
         power: a.
         noise: steps that are neither pair nor query are random tokens; otherwise they are 0, which is no key.
+        doublings: how often `train_length` is doubled in the first half of training, to arrive at its value.
     """
 
     name: ClassVar[str] = "mqar"
@@ -42,12 +43,14 @@ class MQAR(Task):
     )
     small: ClassVar = MappingProxyType(
         {
-            "vocabulary": 256,
+            "vocabulary": 32,
             "train_length": 64,
             "mixture": ((1, 8, 1),),
             "test_lengths": (64, 128, 256),
             "spacing": 8,
-            "training": Training(steps=600, batch=64, learning_rates=(3e-3, 1e-3)),
+            "noise": False,
+            "doublings": 2,
+            "training": Training(steps=800, batch=64, learning_rates=(3e-3, 1e-3)),
         }
     )
     published: ClassVar = MappingProxyType(
@@ -66,6 +69,7 @@ class MQAR(Task):
     spacing: int = 4
     power: float = 0.01
     noise: bool = True
+    doublings: int = 0
     training: Training = Training(steps=90_000, batch=64, learning_rates=(1e-4, 4.6e-4, 2.2e-3, 1e-2))
 
     def __post_init__(self) -> None:
@@ -92,6 +96,10 @@ class MQAR(Task):
     @property
     def shortest(self) -> int:
         return self.spacing
+
+    def stage(self, progress: float) -> Self:
+        left = max(0, self.doublings - int(2 * progress * self.doublings))
+        return replace(self, train_length=self.train_length >> left, doublings=0) if left else self
 
     def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
         if length is None:
