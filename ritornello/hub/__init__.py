@@ -16,6 +16,7 @@ from ritornello.hub.delta_net import DELTA_NET, GATED_DELTANET
 from ritornello.hub.falcon_h1 import FALCON_H1
 from ritornello.hub.fla_rwkv import RWKV6, RWKV7
 from ritornello.hub.gla import GLA
+from ritornello.hub.hgrn2 import HGRN2
 from ritornello.hub.jamba import JAMBA
 from ritornello.hub.kda import KDA
 from ritornello.hub.lfm2 import LFM2
@@ -40,6 +41,7 @@ for _architecture in (
     FALCON_MAMBA,
     GATED_DELTANET,
     GLA,
+    HGRN2,
     JAMBA,
     KDA,
     LFM2,

@@ -37,7 +37,7 @@ class Architecture:
         name: of the format and of transformers' ``model_type``.
         model: transformers' class, e.g. ``"MambaForCausalLM"``.
         settings: the table of settings.
-        rows: of the tensors outside of the blocks.
+        rows: of the tensors outside of the blocks; perhaps as a function of the model.
         block: of a block's tensors outside of its layers, with ``{i}``; perhaps as a function of the block.
         layers: kind of layer → (prefix of their names in a block, rows), the rows perhaps as a function of the layer.
         skipped: patterns of names of theirs that hold no weights.
@@ -48,7 +48,7 @@ class Architecture:
     name: str
     model: str
     settings: Settings
-    rows: Sequence[Row]
+    rows: Rows
     block: Rows
     layers: Mapping[str, tuple[str, Rows]]
     skipped: Sequence[str] = (r".*rotary_emb\.inv_freq",)
@@ -128,7 +128,8 @@ class Architecture:
 
     def _spare(self, name: str, shell: LanguageModel) -> bool:
         """Whether a tensor may be there without being read: constants, and the second name of tied weights."""
-        if shell.head is None and name in (n for row in self.rows if "head.weight" in row.ours for n in row.theirs):
+        outer = self.rows(shell) if callable(self.rows) else self.rows
+        if shell.head is None and name in (n for row in outer if "head.weight" in row.ours for n in row.theirs):
             return True
         return any(re.fullmatch(pattern, name) for pattern in self.skipped)
 
@@ -150,7 +151,7 @@ class Architecture:
 
 def rows_of(architecture: Architecture, model: LanguageModel) -> list[Row]:
     """The rows of all tensors of a model: those whose names it has, block after block."""
-    rows = list(architecture.rows)
+    rows = list(architecture.rows(model) if callable(architecture.rows) else architecture.rows)
     entries = zip(model.config.entries(), model.config.feed_forwards(), model.backbone.blocks, strict=True)
     for i, (mixer, ffn, block) in enumerate(entries):
         found = list(architecture.block(block) if callable(architecture.block) else architecture.block)

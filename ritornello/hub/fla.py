@@ -49,21 +49,23 @@ def architecture(
     rows: Any,
     ignored: Iterable[str] = (),
     fixed: Mapping[str, Any] | None = None,
+    norm_eps: bool = True,
 ) -> Architecture:
     """A format whose blocks are `mixer` and a gated feed-forward, with RMS norms.
 
     Args:
         name: of the format.
         prefix: of their classes.
-        mixer: our layer, with an option `norm_eps`.
+        mixer: our layer.
         keys: the settings of the layer.
         rows: its tensors.
         ignored: further names that no logit depends on.
         fixed: options of the layer that all models share.
+        norm_eps: whether the layer's norm has the ε of the others.
     """
     shared = (
         *KEYS,
-        Key("norm_eps", ("norm_eps", f"{mixer}.norm_eps"), 1e-6),
+        Key("norm_eps", ("norm_eps", f"{mixer}.norm_eps") if norm_eps else "norm_eps", 1e-6),
         hidden("gated_mlp", lambda width, ratio: -(-int(width * (ratio or 4) * 2 / 3) // 256) * 256),
         Same("hidden_act", "swish", also=("silu",)),
         Same("elementwise_affine", True),

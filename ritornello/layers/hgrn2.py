@@ -34,6 +34,7 @@ class HGRN2(Layer):
         lower_bound: γ, 0 ≤ γ < 1: no gate forgets faster. In the paper it grows with depth, from 0 at the first layer.
         learned_bound: γ is learned instead, for each channel: 0 at the first layer, then γ ← γ + (1 − γ) σ(bound) from
             layer to layer; i / n at the start.
+        norm_eps: of the norm of o.
         place: (i, n), the i-th of n such layers. A model's backbone fills it in.
 
     Source: Qin et al. 2024, arXiv:2404.07904, eq. 3–5; activations and norm as in the authors' language model. Their
@@ -61,6 +62,7 @@ class HGRN2(Layer):
         value_size: int | None = None,
         lower_bound: float = 0.0,
         learned_bound: bool = False,
+        norm_eps: float = 1e-5,
         place: tuple[int, int] = (0, 1),
         **base: Any,
     ):
@@ -73,7 +75,7 @@ class HGRN2(Layer):
         self.size = Heads.of(self.kind, heads, heads, key_size, value_size)
         self.lower_bound, self.learned_bound, self.place = lower_bound, learned_bound, Place(self.kind, place)
         self.qfv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
-        self.norm = RMSNorm(self.size.values)
+        self.norm = RMSNorm(self.size.values, norm_eps)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.bound = None
         if learned_bound and self.place.index:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 Tensor = torch.Tensor
 Weights = Callable[[str], Tensor]
-V, D, N = 96, 32, 2
+V, D, N = 96, 32, 3
 BASE = {"vocab_size": V, "hidden_size": D, "num_hidden_layers": N, "attn_mode": "chunk", "fuse_norm": True}
 GATED_MLP = {"gate_proj.weight": (48, D), "up_proj.weight": (48, D), "down_proj.weight": (D, 48)}
 
@@ -70,6 +70,12 @@ CASES = {
             "o_proj.weight": (D, 64),
         },
     ),
+    "hgrn2": case(
+        "hgrn2",
+        {"num_heads": 2, "expand_ratio": 16, "use_lower_bound": True},
+        {"q_proj.weight": (32, D), "f_proj.weight": (32, D), "i_proj.weight": (32, D), "g_norm.weight": (32,)}
+        | {"o_proj.weight": (D, 32)},
+    ),
     "delta_net": case(
         "delta_net",
         {"num_heads": 2, "expand_k": 0.5, "allow_neg_eigval": True, "conv_size": 3},
@@ -77,7 +83,7 @@ CASES = {
     ),
     "gated_deltanet": case(
         "gated_deltanet",
-        {"num_heads": 2, "num_v_heads": 4, "head_dim": 8, "expand_v": 1.5, "norm_eps": 1e-3},
+        {"num_heads": 2, "num_v_heads": 4, "head_dim": 8, "expand_v": 1.5, "norm_eps": 1e-2},
         {
             **qkv(16, 48, 4),
             "a_proj.weight": (4, D),
@@ -141,7 +147,7 @@ CASES = {
         "rwkv7",
         {
             "head_dim": 16,
-            "value_dim": [64, 64],
+            "value_dim": [64] * N,
             "decay_low_rank_dim": 5,
             "a_low_rank_dim": 6,
             "v_low_rank_dim": 7,
@@ -202,7 +208,7 @@ def _row(c: dict[str, Any], w: dict[str, Tensor], ids: Tensor) -> Tensor:
             return F.layer_norm(x, x.shape[-1:], w[at + ".weight"], w[at + ".bias"], eps)
         return rms(x, w[at + ".weight"], eps)
 
-    x, carry = w["model.embeddings.weight"][ids], {}
+    x, carry = w["model.embeddings.weight"][ids], {"lower_bounds": w.get("model.lower_bounds")}
     if rwkv:
         x = norm(x, "model.layers.0.pre_norm")
     for i in range(N):
@@ -292,6 +298,24 @@ def retnet(p: Weights, x: Tensor, c: dict[str, Any], eps: float, carry: Any) -> 
     o = torch.einsum("hts,shv->thv", scores * weight, v)
     o = rms(o, p("g_norm_swish_gate.weight"), eps).flatten(1) * F.silu(x @ p("g_proj.weight").T)
     return o @ p("o_proj.weight").T
+
+
+def hgrn2(p: Weights, x: Tensor, c: dict[str, Any], eps: float, carry: dict[str, Any]) -> Tensor:
+    heads, layer = c["num_heads"], carry.setdefault("layer", 0)
+    carry["layer"] += 1
+    q, f, v = F.silu(x @ p("q_proj.weight").T), torch.sigmoid(x @ p("f_proj.weight").T), x @ p("i_proj.weight").T
+    if c["use_lower_bound"] and layer:
+        bounds = carry["lower_bounds"].softmax(0).cumsum(0)
+        low = bounds[layer] - bounds[0]
+        f = low + (1 - low) * f
+    q, f, v = (t.unflatten(1, (heads, -1)) for t in (q, f, v))
+
+    def step(t: int, S: Tensor):
+        S = f[t].unsqueeze(-1) * S + outer(1 - f[t], v[t])
+        return S, read(S, q[t]) * q.shape[-1] ** -0.5
+
+    o = walk(torch.zeros(heads, q.shape[-1], v.shape[-1]).double(), len(x), step).flatten(1)
+    return rms(o, p("g_norm.weight"), 1e-5) @ p("o_proj.weight").T
 
 
 def delta(p: Weights, x: Tensor, c: dict[str, Any], decay: Tensor | None) -> Tensor:
@@ -392,6 +416,7 @@ def channel_mix7(p: Weights, x: Tensor) -> Tensor:
 MIXERS = {
     "gla": gla,
     "retnet": retnet,
+    "hgrn2": hgrn2,
     "delta_net": delta_net,
     "gated_deltanet": gated_deltanet,
     "kda": kda,
@@ -399,6 +424,11 @@ MIXERS = {
     "rwkv7": rwkv7,
 }
 FEED_FORWARDS = {"rwkv6": channel_mix6, "rwkv7": channel_mix7}
+CASES["hgrn2, unbounded"] = {
+    "config": {**CASES["hgrn2"]["config"], "use_lower_bound": False},
+    "shapes": dict(CASES["hgrn2"]["shapes"]),
+}
+CASES["hgrn2"]["shapes"]["model.lower_bounds"] = (N, D)
 CASES["kda, safe gate"] = {
     "config": {**CASES["kda"]["config"], "safe_gate": True, "lower_bound": -5.0, "allow_neg_eigval": True},
     "shapes": CASES["kda"]["shapes"],
