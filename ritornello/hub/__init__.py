@@ -24,7 +24,7 @@ from ritornello.hub.llama import LLAMA
 from ritornello.hub.mamba import FALCON_MAMBA, MAMBA
 from ritornello.hub.mamba2 import MAMBA2
 from ritornello.hub.olmo_hybrid import OLMO_HYBRID
-from ritornello.hub.qwen import QWEN3_5, QWEN3_NEXT
+from ritornello.hub.qwen import QWEN3_5, QWEN3_5_WITH_VISION, QWEN3_NEXT
 from ritornello.hub.recurrent_gemma import RECURRENT_GEMMA
 from ritornello.hub.retnet import RETNET
 from ritornello.hub.rwkv import RWKV
@@ -59,6 +59,7 @@ for _architecture in (
     XLSTM,
 ):
     register(_architecture.format())
+register(QWEN3_5_WITH_VISION)
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ritornello.hub.architecture import Architecture
+from ritornello.hub.base import Format
 from ritornello.hub.llama import MLP, ROPE
 from ritornello.hub.rotary import partial_rotary
 from ritornello.hub.settings import Key, Same, Settings, blocks
 from ritornello.hub.table import Row, joined, same, squeezed
 from ritornello.typing import Tensor
 
-__all__ = ["DELTA_SIZES", "QWEN3_5", "QWEN3_NEXT"]
+__all__ = ["QWEN3_5", "QWEN3_5_WITH_VISION", "QWEN3_NEXT"]
 
 
 def _types(config: Mapping[str, Any]) -> Sequence[str]:
@@ -24,7 +26,7 @@ def _types(config: Mapping[str, Any]) -> Sequence[str]:
     return ["linear_attention" if (i + 1) % every else "full_attention" for i in range(config["num_hidden_layers"])]
 
 
-DELTA_SIZES = (
+_DELTA_SIZES = (
     Key("linear_num_key_heads", "gated_delta_net.heads", 16),
     Key("linear_num_value_heads", "gated_delta_net.value_heads", 32),
     Key("linear_key_head_dim", "gated_delta_net.key_size", 128),
@@ -41,7 +43,7 @@ KEYS = (
     Key("attention_bias", ("attention.bias", "attention.out_bias"), False),
     Key("rms_norm_eps", ("norm_eps", "attention.norm_eps", "gated_delta_net.norm_eps"), 1e-6),
     Key("tie_word_embeddings", "tied_embeddings", False),
-    *DELTA_SIZES,
+    *_DELTA_SIZES,
     *ROPE,
     partial_rotary(0.25),
     Same("hidden_act", "silu", also=("swish",)),
@@ -212,3 +214,34 @@ QWEN3_5 = Architecture(
     },
     skipped=(r".*rotary_emb\.inv_freq", r"mtp\..*"),
 )
+
+# ------------------------------------------------------------------------------- the text model of a larger checkpoint
+
+
+def _inside(name: str) -> str:
+    return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
+
+
+def _rows_inside(rows: Sequence[Row]) -> list[Row]:
+    return [replace(row, theirs=tuple(map(_inside, row.theirs))) for row in rows]
+
+
+def _text(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, **(config.get("text_config") or {})}
+
+
+_TEXT = replace(
+    QWEN3_5,
+    rows=_rows_inside(ROWS),
+    block=_rows_inside(BLOCK),
+    layers={kind: (_inside(prefix), rows) for kind, (prefix, rows) in QWEN3_5.layers.items()},
+    skipped=(*QWEN3_5.skipped, r"model\.visual\..*"),
+)
+QWEN3_5_WITH_VISION = Format(
+    "qwen3_5",
+    lambda config: config.get("model_type") == "qwen3_5",
+    lambda folder, config: _TEXT.load(folder, _text(config)),
+    inspect=lambda folder, config: _TEXT.inspect(folder, _text(config)),
+    unknown=lambda config: _TEXT.settings.not_understood(config.get("text_config") or {}),
+)
+"""Released checkpoints of Qwen3.5 see images as well: what reads text is loaded, and saved as qwen3_5_text."""
