@@ -15,7 +15,7 @@ from ritornello.method.newton._structure import derivatives
 from ritornello.transition import Block, Dense, Diagonal, Transition
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["System", "slabs"]
+__all__ = ["System", "slabs", "usable"]
 
 SLAB = 1 << 16
 """Numbers of the state that are stepped at once: what a step makes on its way stays in the second cache."""
@@ -79,14 +79,8 @@ class System:
 
     # ----------------------------------------------------------------------------------------------------- evaluation
 
-    def start(self) -> None:
-        """The first guess, h_t = f(h_0, u_t)."""
-        for row, time in slabs(self.guess.shape[0], self.length, self.width):
-            h = self.h[row, :1].expand(-1, time.stop - time.start, -1)
-            self.guess[row, time] = self._step(row, time, h)
-
     def _inputs(self, row: slice, time: slice) -> Tree:
-        return pytree.tree_unflatten([_usable(x[row, time].flatten(0, 1)) for x in self.u], self.spec)
+        return pytree.tree_unflatten([usable(x[row, time].flatten(0, 1)) for x in self.u], self.spec)
 
     def _step(self, row: slice, time: slice, h: Tensor) -> Tensor:
         before = self.structure.from_order(h.flatten(0, 1))
@@ -155,5 +149,6 @@ class System:
         return (peak / scale.clamp(min=torch.finfo(scale.dtype).tiny)).amax(1)
 
 
-def _usable(x: Tensor) -> Tensor:
-    return x.clone() if x.is_inference() else x  # autograd does not record what was made in inference mode
+def usable(x: Tensor) -> Tensor:
+    """x, or a copy that autograd can record where x was made in inference mode."""
+    return x.clone() if x.is_inference() else x

@@ -14,7 +14,8 @@ from ritornello.method.newton._implicit import attach
 from ritornello.method.newton._layout import Layout, Structure
 from ritornello.method.newton._linearise import System
 from ritornello.method.newton._memory import longest_window
-from ritornello.method.newton._solve import Report, by_steps, solve
+from ritornello.method.newton._solve import Report, by_steps, rounding_of, solve
+from ritornello.method.newton._start import start as start_guess
 from ritornello.method.newton._structure import structure_of, touches
 from ritornello.typing import Tensor, Tree
 
@@ -87,13 +88,20 @@ class _Widened(Exception):
 
 
 class _Run:
-    """Window after window, in place in `system.h`."""
+    """Window after window, in place in `system.h`.
+
+    The error of a window's last state runs on through the next ones, and is carried along: a chaotic cell passes in
+    each of many short windows, and not in all of them together.
+    """
 
     def __init__(self, options: Newton, system: System, lengths: Tensor | None):
         self.options, self.system, self.lengths = options, system, lengths
         self.tol = TOLERANCE.get(system.h.dtype, 1e-5) if options.tol is None else options.tol
         self.spans = _spans(system, options.window)
         self.reports: list[Report] = []
+        self.passes = 0
+        self.error = torch.zeros_like(system.h[:, 0])
+        self.exact = torch.zeros(len(system.h), dtype=torch.long, device=system.h.device)
         self.failed: list[dict[str, Any]] = []
 
     def all_windows(self) -> None:
@@ -112,19 +120,41 @@ class _Run:
 
     def _window(self, start: int, stop: int) -> None:
         window, counts = self.system.window(start, stop), self._counts(start, stop)
-        window.start()
-        report = solve(window, self.tol, self.options.max_iterations, self.options.damping, counts)
+        self.passes = max(self.passes, start_guess(window, self.tol, counts))
+        options = self.options
+        options, carried = self.options, self.error
+        report = solve(window, self.tol, options.max_iterations, options.damping, counts, carried)
         self.reports.append(report)
+        self.error = report.rounding
         if bool(report.certified.all()):
             return
         self._look_again(window)
         rows = (~report.certified).nonzero()[:, 0]
         residual, bound = (float(x[rows].max()) for x in (report.residual, report.bound))
-        if self.options.on_failure == "raise":
+        if options.on_failure == "raise":
             raise ConvergenceError(self._failure(start, stop, rows, residual, bound))
         by_steps(window, rows)
         self._check_numbers(window, rows, counts, start)
         self.failed.append({"start": start, "stop": stop, "rows": rows.tolist(), "residual": residual, "bound": bound})
+        self._account(window, rows, counts, carried, start, stop)
+
+    def _account(
+        self, window: System, rows: Tensor, counts: Tensor | None, carried: Tensor, start: int, stop: int
+    ) -> None:
+        """What the error has grown to after a window that was run step by step from a state that had one; where it is
+        no longer within the tolerance, go back to where the states are those of a run step by step, and run from there.
+        """
+        later = rows[self.exact[rows] < start]
+        if len(later):
+            inside = None if counts is None else counts[later]
+            _, rounding, self.error[later] = rounding_of(window.rows(later), inside, carried[later])
+            rows = torch.cat([rows[self.exact[rows] == start], later[~(rounding <= self.tol)]])
+        for begin in self.exact[rows].unique().tolist():
+            some = rows[self.exact[rows] == begin]
+            if begin < start:
+                by_steps(self.system.window(begin, stop), some)
+                self.failed[-1]["start"] = min(self.failed[-1]["start"], begin)
+            self.exact[some], self.error[some] = stop, 0
 
     def _failure(self, start: int, stop: int, rows: Tensor, residual: float, bound: float) -> str:
         where = f"T = {self.system.length}" + (f", steps {start} to {stop}" if len(self.spans) > 1 else "")
@@ -156,8 +186,9 @@ class _Run:
             )
 
     def stats(self) -> dict[str, Any]:
-        """Iterations, residual and bound (the most of any window and sequence, those that failed included), whether all
-        were certified, the structure of the Jacobian, the number of windows, and those that were run step by step."""
+        """Iterations, passes before them, residual and bound (the most of any window and sequence, those that failed
+        included), whether all were certified, the structure of the Jacobian, the number of windows, and those that were
+        run step by step."""
         iterations, residual, bound = (
             float(torch.stack([getattr(r, name).max() for r in self.reports]).max())
             for name in ("iterations", "residual", "bound")
@@ -166,6 +197,7 @@ class _Run:
         failed = "" if not count else f", {count} of {total} windows then step by step"
         return {
             "iterations": int(iterations),
+            "passes": self.passes,
             "residual": residual,
             "bound": bound,
             "certified": not count,

@@ -11,7 +11,7 @@ from ritornello.method.newton._linearise import System
 from ritornello.method.newton._memory import longest_window
 from ritornello.typing import Tensor
 
-__all__ = ["Report", "by_steps", "solve"]
+__all__ = ["Report", "by_steps", "rounding_of", "solve"]
 
 EASE, HARDEN, VANISH, WORSE = 0.1, 8.0, 1e-3, 1.5
 """Levenberg's damping: its factor after a good step and after a bad one, below what it counts as none, and the growth
@@ -26,16 +26,20 @@ class Report:
         certified: whether the bound is within the tolerance.
         iterations: steps of Newton's method.
         residual: largest |f(h_{t−1}, u_t) − h_t|, relative to the largest |h|.
-        bound: of the error, relative likewise; infinite where no iterate came near.
+        bound: of the error, relative likewise.
+        rounding: (B, N) what rounding errors have grown to at the last time.
     """
 
     certified: Tensor
     iterations: Tensor
     residual: Tensor
     bound: Tensor
+    rounding: Tensor
 
 
-def solve(system: System, tol: float, max_iterations: int, damping: float, counts: Tensor | None) -> Report:
+def solve(
+    system: System, tol: float, max_iterations: int, damping: float, counts: Tensor | None, carried: Tensor
+) -> Report:
     """Solve F = 0 in place, from the guess that `system` holds.
 
     h ← h + δ, δ_t = J_t δ_{t−1} + r_t, r_t = f(h_{t−1}, u_t) − h_t, J_t = ∂f/∂h_{t−1}. To first order δ is the error of
@@ -45,25 +49,25 @@ def solve(system: System, tol: float, max_iterations: int, damping: float, count
 
     Args:
         counts: (B, T) bool, the times that count; all where None.
+        carried: (B, N) the error of the state before the first step, e_0.
     """
     batch, device = len(system.h), system.h.device
-    report = Report(
-        torch.zeros(batch, dtype=torch.bool, device=device),
-        torch.full((batch,), max_iterations, device=device),
-        *(torch.full((batch,), float("inf"), device=device, dtype=torch.float64) for _ in range(2)),
-    )
-    active, now = torch.arange(batch, device=device), _Iterate(system, tol, counts, damping)
+    unknown = torch.full((batch,), float("inf"), device=device, dtype=torch.float64)
+    certified, iterations = torch.zeros_like(unknown, dtype=torch.bool), torch.zeros_like(unknown, dtype=torch.long)
+    report = Report(certified, iterations, unknown, unknown.clone(), torch.zeros_like(carried))
+    active, now = torch.arange(batch, device=device), _Iterate(system, tol, counts, damping, carried)
     for iteration in range(1, max_iterations + 1):
         step, residual = now.advance()
         last = iteration == max_iterations
         if not last and not (step <= tol).any():
             continue
-        error, rounding = now.bound()
+        error, rounding, grown = now.bound()
         near = now.undamped() & (step <= tol)
-        certified = near & (error + rounding <= tol)
-        done = certified | (near & (rounding > tol)) | last
+        accepted = near & (error + rounding <= tol)
+        done = accepted | (near & (rounding > tol)) | last
         at = active[done]
-        report.certified[at], report.iterations[at] = certified[done], iteration
+        report.certified[at], report.iterations[at] = accepted[done], iteration
+        report.rounding[at] = grown[done]
         report.residual[at], report.bound[at] = residual[done].double(), (error + rounding)[done].double()
         if now.system is not system:
             system.h[at] = now.system.h[done]
@@ -78,8 +82,8 @@ def solve(system: System, tol: float, max_iterations: int, damping: float, count
 class _Iterate:
     """The guess of the sequences that are not done yet, and what is known of it."""
 
-    def __init__(self, system: System, tol: float, counts: Tensor | None, damping: float):
-        self.system, self.tol, self.counts = system, tol, counts
+    def __init__(self, system: System, tol: float, counts: Tensor | None, damping: float, carried: Tensor):
+        self.system, self.tol, self.counts, self.carried = system, tol, counts, carried
         self.damping = _Damping(damping, system.h) if damping else None
         self.jacobian: Tensor | None = None
         self.fresh = False
@@ -88,6 +92,7 @@ class _Iterate:
 
     def keep(self, index: Tensor) -> None:
         self.system, self.steps, self.scale = self.system.rows(index), self.steps[index], self.scale[index]
+        self.carried = self.carried[index]
         self.counts = None if self.counts is None else self.counts[index]
         self.jacobian = None if self.jacobian is None else self.jacobian[index]
         if self.damping is not None:
@@ -120,14 +125,13 @@ class _Iterate:
         _advance(system, residual, delta, self.steps)
         return self.steps, found
 
-    def bound(self) -> tuple[Tensor, Tensor]:
-        """The error to first order, and what rounding errors grow to; relative, for each sequence."""
-        system = self.system
-        if system.structure.whole is not None:
-            return _in_whole(system, self.counts)
+    def bound(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The error to first order and what rounding errors grow to, both relative; and these at the last time."""
+        if self.system.structure.whole is not None:
+            return rounding_of(self.system, self.counts, self.carried)
         assert self.jacobian is not None
-        grown = system.scan(self.jacobian, system.guess * _signs(system))
-        return self.steps, system.ratio(system.peak(grown, self.counts), self.scale)
+        grown = self.system.scan(self.jacobian, self.system.guess * _signs(self.system), self.carried)
+        return self.steps, self.system.ratio(self.system.peak(grown, self.counts), self.scale), grown[:, -1]
 
 
 def _advance(part: System, residual: Tensor, delta: Tensor, step: Tensor) -> None:
@@ -148,11 +152,13 @@ def _signs(part: System) -> Tensor:
     return times.mul_(torch.finfo(part.h.dtype).eps).unsqueeze(1) * numbers
 
 
-def _in_whole(part: System, counts: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The same where the iteration goes by a part of the Jacobian: the error goes by all of it."""
+def rounding_of(part: System, counts: Tensor | None, carried: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The bound at the states that a system holds, from all of the Jacobian, whatever part of it an iteration kept:
+    the error to first order, what rounding errors grow to, and these at the last time."""
     system = part.restructured(part.structure.whole)
     signs, size = _signs(system), longest_window(system.structure, system.h)
-    ends = [system.h.new_zeros(len(system.h), system.width)] * 2
+    carried = system.structure.to_order(part.structure.from_order(carried), 1)
+    ends = [torch.zeros_like(carried), carried]
     peaks = [system.peak(system.guess[:, :0], None)] * 2
     for start in range(0, system.length, size):
         window = system.window(start, min(start + size, system.length))
@@ -163,7 +169,8 @@ def _in_whole(part: System, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         ends = [e[:, -1] for e in errors]
         peaks = [torch.maximum(p, window.peak(e, inside)) for p, e in zip(peaks, errors, strict=True)]
     scale = system.peak(system.guess, counts)
-    return system.ratio(peaks[0], scale), system.ratio(peaks[1], scale)
+    last = part.structure.to_order(system.structure.from_order(ends[1]), 1)
+    return system.ratio(peaks[0], scale), system.ratio(peaks[1], scale), last
 
 
 class _Damping:
