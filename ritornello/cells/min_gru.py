@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ritornello.cell import AffineCell
-from ritornello.transition import Diagonal
+from ritornello.transition import Gated
 from ritornello.typing import Tensor
 
-__all__ = ["MinGRUCell", "positive"]
+__all__ = ["MinGRUCell"]
 
 
 class MinGRUCell(AffineCell):
@@ -31,14 +29,8 @@ class MinGRUCell(AffineCell):
         self.proj = nn.Linear(input_size, 2 * hidden_size, bias=False)
 
     def drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        candidate, gate = self.proj(x).chunk(2, -1)
-        return gate, positive(candidate) if self.log_space else candidate
+        return self.proj(x).chunk(2, -1)  # type: ignore[return-value]
 
-    def transition(self, u: tuple[Tensor, Tensor]) -> Diagonal:
-        gate, candidate = u
-        return Diagonal(torch.sigmoid(-gate), torch.sigmoid(gate) * candidate)
-
-
-def positive(x: Tensor) -> Tensor:
-    """x + ½ for x ≥ 0 and σ(x) below: continuous, increasing and positive."""
-    return torch.where(x >= 0, F.relu(x) + 0.5, torch.sigmoid(x))
+    def transition(self, u: tuple[Tensor, Tensor]) -> Gated:
+        candidate, gate = u
+        return Gated(gate, candidate, "positive" if self.log_space else None)

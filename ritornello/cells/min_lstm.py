@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
 from ritornello.cell import AffineCell
-from ritornello.cells.min_gru import positive
-from ritornello.transition import Diagonal
+from ritornello.transition import Gated
 from ritornello.typing import Tensor
 
 __all__ = ["MinLSTMCell"]
@@ -35,8 +33,8 @@ class MinLSTMCell(AffineCell):
         candidate, forget, enter = self.proj(x).chunk(3, -1)
         # i/(f + i) = σ(log i − log f): no division of two numbers that underflow together.
         gate = F.softplus(-forget) - F.softplus(-enter)
-        return gate, positive(candidate) if self.log_space else candidate
+        return gate, candidate
 
-    def transition(self, u: tuple[Tensor, Tensor]) -> Diagonal:
+    def transition(self, u: tuple[Tensor, Tensor]) -> Gated:
         gate, candidate = u
-        return Diagonal(torch.sigmoid(-gate), torch.sigmoid(gate) * candidate)
+        return Gated(gate, candidate, "positive" if self.log_space else None)

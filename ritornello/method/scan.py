@@ -12,7 +12,7 @@ from ritornello.errors import InputError
 from ritornello.kernels.registry import record
 from ritornello.method.base import Method, Recurrence
 from ritornello.sequence import Sequence
-from ritornello.transition import MLSTM, MatrixTransition, Selective, Softmax, Transition, prefixes
+from ritornello.transition import MatrixTransition, Selective, Softmax, Transition, prefixes
 from ritornello.typing import Tensor, Tree
 
 __all__ = ["Scan"]
@@ -73,8 +73,7 @@ class Scan(Method):
 def _by_steps(t: Transition, query: Tree, state: Tree) -> tuple[Tensor, Tree]:
     record(type(t).__name__, "tree")
     wide = t.wide()
-    closed = wide.as_element() if isinstance(wide, Softmax | MLSTM) else wide
-    states = prefixes(closed).apply(pytree.tree_map(lambda s: s.unsqueeze(1), state))
+    states = prefixes(wide.as_element()).apply(pytree.tree_map(lambda s: s.unsqueeze(1), state))
     before = states
     if isinstance(wide, Softmax) and wide.bonus is not None:  # the others read the state after a step
         before = pytree.tree_map(lambda s, all: torch.cat([s.unsqueeze(1), all[:, :-1]], 1), state, states)

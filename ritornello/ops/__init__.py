@@ -11,6 +11,7 @@ from ritornello.ops.delta_rule import delta_rule
 from ritornello.ops.diagonal_scan import diagonal_scan
 from ritornello.ops.dplr import dplr
 from ritornello.ops.elman import elman
+from ritornello.ops.gated_scan import gated_scan
 from ritornello.ops.gru import gru
 from ritornello.ops.linear_attention import linear_attention
 from ritornello.ops.lstm import lstm
@@ -31,6 +32,7 @@ __all__ = [
     "diagonal_scan",
     "dplr",
     "elman",
+    "gated_scan",
     "gru",
     "linear_attention",
     "lstm",

@@ -200,6 +200,13 @@ def _block_scan(d: Draw, z: Sizes) -> dict[str, Any]:
     return {"a": a, "b": d.normal(z.B, z.T, n, z.D)} | state | z.packing
 
 
+def _gated_scan(d: Draw, z: Sizes) -> dict[str, Any]:
+    shape = (z.B, z.T, z.D, 3) if z.deep else (z.B, z.T, z.D)
+    gate = d.uniform(-90, 90, *shape, gate=False) if z.decay else 2 * d.normal(*shape)
+    state = {"state": d.normal(z.rows, *shape[2:], gate=True)} if z.state else {}
+    return {"gate": gate, "value": d.normal(*shape)} | state | {"activation": z.activation} | z.packing
+
+
 def _softmax_scan(d: Draw, z: Sizes) -> dict[str, Any]:
     inner, value = (z.D,), (z.D, z.V) if z.vector else (z.D,)
     found: dict[str, Any] = {"logits": d.normal(z.B, z.T, *inner, gate=True) * 3, "values": d.normal(z.B, z.T, *value)}
@@ -320,6 +327,17 @@ _SPECS: dict[str, tuple[Callable[[Draw, Sizes], dict[str, Any]], dict[str, dict]
             "three packed": {"blocks": 3, "T": 40, "cu": [0, 9, 9, 35]},
             "four": {"blocks": 4},
             "one": {"blocks": 1},
+        },
+    ),
+    "gated_scan": (
+        _gated_scan,
+        VECTOR,
+        {
+            "deep": {"deep": True},
+            "strong": {"decay": "strong", "activation": "positive"},
+            "positive": {"activation": "positive", "T": 75},
+            "tanh packed": {"activation": "tanh", "T": 40, "cu": [0, 9, 9, 35]},
+            "silu": {"activation": "silu", "T": 75},
         },
     ),
     "selective_scan": (

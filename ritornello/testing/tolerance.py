@@ -22,6 +22,7 @@ TOLERANCE: dict[str, dict[torch.dtype, float]] = {
     for op, row in {
         "diagonal_scan": (_DOUBLE, 1e-5, 2e-3, 1e-2),
         "block_scan": (_DOUBLE, 1e-5, 2e-3, 1e-2),
+        "gated_scan": (_DOUBLE, 1e-5, 2e-3, 1e-2),
         "linear_attention": (_DOUBLE, 3e-5, 2e-3, 1e-2),
         "delta_rule": (_DOUBLE, 1e-4, 3e-3, 1e-2),
         "dplr": (_DOUBLE, 1e-4, 3e-3, 1e-2),

@@ -6,7 +6,7 @@ from ritornello.transition.base import Transition, prefixes
 from ritornello.transition.matrix import Decay, Delta, LowRank, MatrixTransition
 from ritornello.transition.mlstm import MLSTM
 from ritornello.transition.softmax import Softmax
-from ritornello.transition.vector import Block, Dense, Diagonal, Segment, Selective
+from ritornello.transition.vector import Block, Dense, Diagonal, Gated, Segment, Selective
 
 __all__ = [
     "MLSTM",
@@ -15,6 +15,7 @@ __all__ = [
     "Delta",
     "Dense",
     "Diagonal",
+    "Gated",
     "LowRank",
     "MatrixTransition",
     "Segment",

@@ -78,6 +78,10 @@ class Transition(ABC):
         changed = {n: function(t) for n in self.over_time if (t := getattr(self, n)) is not None}
         return replace(self, **changed)  # type: ignore[type-var]
 
+    def as_element(self) -> Transition:
+        """The same steps in the form in which their compositions come; this one unless a class says otherwise."""
+        return self
+
     def wide(self) -> Self:
         """The same with every tensor in float32 or wider, for algebra outside an op."""
         changed = {

@@ -1,4 +1,4 @@
-"""Transitions of vector states: diagonal, blocks of diagonals, dense, and Mamba's factored diagonal."""
+"""Transitions of vector states: diagonal (as it is, gated, or in Mamba's factors), blocks of diagonals, dense."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch.nn import functional as F
 
 from ritornello import ops
 from ritornello.sequence import Sequence
 from ritornello.transition.base import Transition, prefixes
 from ritornello.typing import Tensor, accumulation_dtype
 
-__all__ = ["Block", "Dense", "Diagonal", "Segment", "Selective"]
+__all__ = ["Block", "Dense", "Diagonal", "Gated", "Segment", "Selective"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,46 @@ class Diagonal(Transition):
 
     def scan(self, h0: Tensor, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return ops.diagonal_scan(self.a, self.b, h0, cu_seqlens=cu_seqlens)
+
+    def scan_read(self, query: None, h0: Tensor, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.scan(h0, cu_seqlens)
+
+
+@dataclass(frozen=True, eq=False)
+class Gated(Transition):
+    """h ← (1 − z) ⊙ h + z ⊙ g(v), z = σ(gate): a Diagonal kept as its gate and value, both (B, T, \\*S).
+
+    activation: g: ``"tanh"``, ``"silu"``, ``"positive"`` (v + ½ for v ≥ 0, σ(v) below), or None for v itself.
+    """
+
+    gate: Tensor
+    value: Tensor
+    activation: str | None = None
+    over_time: ClassVar = {"gate": float("-inf"), "value": 0.0}
+    op: ClassVar = "gated_scan"
+
+    def as_element(self) -> Diagonal:
+        value = self.value
+        if self.activation == "positive":
+            value = torch.where(value >= 0, F.relu(value) + 0.5, torch.sigmoid(value))
+        elif self.activation is not None:
+            value = {"tanh": torch.tanh, "silu": F.silu}[self.activation](value)
+        return Diagonal(torch.sigmoid(-self.gate), torch.sigmoid(self.gate) * value)
+
+    def apply(self, h: Tensor) -> Tensor:
+        return self.as_element().apply(h)
+
+    def after(self, earlier: Gated | Diagonal) -> Diagonal:
+        return self.as_element().after(earlier.as_element())  # type: ignore[arg-type]
+
+    def summary(self) -> Diagonal:
+        return self.wide().as_element().summary()
+
+    def start(self) -> Tensor:
+        return self.value.new_zeros((self.batch, *self.value.shape[2:]), dtype=accumulation_dtype(self.value.dtype))
+
+    def scan(self, h0: Tensor, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return ops.gated_scan(self.gate, self.value, h0, self.activation, cu_seqlens=cu_seqlens)
 
     def scan_read(self, query: None, h0: Tensor, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.scan(h0, cu_seqlens)

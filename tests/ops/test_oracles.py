@@ -61,7 +61,7 @@ def initial(op, given, rows):
         return zeros(*given["A"].shape)
     if op == "causal_conv":
         return zeros(given["weight"].shape[0], given["weight"].shape[1] - 1)
-    return zeros(*given["b"].shape[2:])
+    return zeros(*given["value" if op == "gated_scan" else "b"].shape[2:])
 
 
 def over_time(name):
@@ -125,7 +125,7 @@ def test_complex_diagonal_scan():
 
 
 DERIVED = [
-    ("diagonal_scan", "plain"), ("block_scan", "three"), ("linear_attention", "plain"),
+    ("diagonal_scan", "plain"), ("block_scan", "three"), ("gated_scan", "positive"), ("linear_attention", "plain"),
     ("linear_attention", "signed vector"),
     ("linear_attention", "bonus"), ("delta_rule", "plain"), ("delta_rule", "signed"), ("dplr", "plain"),
     ("mlstm", "plain"), ("softmax_scan", "decay"), ("softmax_scan", "bonus"), ("selective_scan", "signed"),

@@ -16,13 +16,13 @@ from ritornello.transition import (
     Delta,
     Dense,
     Diagonal,
+    Gated,
     LowRank,
     Segment,
     Selective,
     Softmax,
     prefixes,
 )
-from ritornello.transition.mlstm import MLSTMSegment
 
 B, T, H, HV, K, V, D = 2, 11, 2, 4, 3, 5, 4
 
@@ -41,6 +41,10 @@ CASES: dict[str, Callable] = {
         Diagonal(torch.polar(draw(B, T, D).sigmoid(), draw(B, T, D)), draw(B, T, D) + 0j),
         None,
     ),
+    "gated": lambda: (Gated(draw(B, T, D), draw(B, T, D)), None),
+    "gated positive": lambda: (Gated(draw(B, T, D), draw(B, T, D), "positive"), None),
+    "gated tanh": lambda: (Gated(draw(B, T, D), draw(B, T, D), "tanh"), None),
+    "gated silu": lambda: (Gated(draw(B, T, D), draw(B, T, D), "silu"), None),
     "block": lambda: (Block(0.6 * draw(B, T, 2, 2, D), draw(B, T, 2, D)), None),
     "dense": lambda: (Dense(0.5 * draw(B, T, D, D), draw(B, T, D)), None),
     "decay": lambda: (Decay(keys(), draw(B, T, HV, V)), draw(B, T, H, K)),
@@ -122,7 +126,7 @@ def test_after_is_composition(case):
     first, second = t.unbind()[:2]
     h = some_state(t)
     composed = second.after(first)
-    segment = Segment if isinstance(t, Decay | Delta | LowRank) else MLSTMSegment if isinstance(t, MLSTM) else type(t)
+    segment = Segment if isinstance(t, Decay | Delta | LowRank) else type(t.as_element())
     assert isinstance(composed, segment)
     same(absolute(t, composed.apply(h)), absolute(t, second.apply(first.apply(h))))
 

@@ -18,6 +18,7 @@ SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
     "causal_conv": REAL,
     "block_scan": REAL,
     "diagonal_scan": REAL + COMPLEX,
+    "gated_scan": REAL,
     "linear_attention": REAL,
     "delta_rule": REAL,
     "dplr": REAL,

@@ -17,7 +17,7 @@ _complex_backward = Entry("diagonal_scan_complex_backward", FIELDS)
 
 
 def trace_size(a, b, state, cu_seqlens):
-    return _slots(b, state, cu_seqlens) * state[0].numel() * state.element_size() if state.shape[0] else 0
+    return checkpoint_slots(b, state, cu_seqlens) * state[0].numel() * state.element_size() if state.shape[0] else 0
 
 
 def forward(a, b, state, cu_seqlens, save):
@@ -53,7 +53,7 @@ def backward(grads, trace, needs, a, b, state, cu_seqlens):
     return da, db, dstate, None
 
 
-def _slots(b, state, cu_seqlens):
+def checkpoint_slots(b, state, cu_seqlens):
     """How many checkpoints there are: each chunk's, at a place that its sequence alone decides."""
     length = b.shape[1]
     return state.shape[0] * -(-length // CHUNK) if cu_seqlens is None else length // CHUNK + state.shape[0] + 1

@@ -17,6 +17,7 @@ for _op in (
     "diagonal_scan",
     "dplr",
     "elman",
+    "gated_scan",
     "gru",
     "linear_attention",
     "lstm",

@@ -16,6 +16,7 @@ for _op in (
     "delta_rule",
     "diagonal_scan",
     "dplr",
+    "gated_scan",
     "linear_attention",
     "mlstm",
     "rms_norm",
