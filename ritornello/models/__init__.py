@@ -5,6 +5,7 @@ from __future__ import annotations
 from ritornello.models.backbone import Backbone
 from ritornello.models.config import ModelConfig, Parallel, Repeat
 from ritornello.models.language_model import LanguageModel
+from ritornello.models.recipes import Recipe, recipe, recipes
 from ritornello.models.sequence_model import SequenceModel
 from ritornello.models.stream import Stream, TextStream, load_stream
 from ritornello.models.tokens import ByteTokenizer, FileTokenizer
@@ -16,9 +17,12 @@ __all__ = [
     "LanguageModel",
     "ModelConfig",
     "Parallel",
+    "Recipe",
     "Repeat",
     "SequenceModel",
     "Stream",
     "TextStream",
     "load_stream",
+    "recipe",
+    "recipes",
 ]
