@@ -119,10 +119,10 @@ class SelectiveCopying(Recital):
     )
     small: ClassVar = MappingProxyType(
         {
-            "symbols": 8,
-            "count": 8,
-            "train_length": 64,
-            "test_lengths": (64, 128, 256),
+            "symbols": 4,
+            "count": 4,
+            "train_length": 32,
+            "test_lengths": (32, 64, 128),
             "training": Training(steps=1000, batch=64, learning_rates=(3e-3, 1e-3)),
         }
     )

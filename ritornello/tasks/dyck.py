@@ -52,7 +52,8 @@ class Dyck(Formal):
     def classes(self) -> int:
         return self.kinds + 1
 
-    def _strings(self, rows: int, length: int, generator: torch.Generator) -> Tensor:
+    def _strings(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        rows, length = len(sizes), int(sizes.max())
         kind = integers(0, self.kinds, (length, rows), generator)
         closes = integers(0, 2, (length, rows), generator).bool()
         stack = torch.zeros(rows, self.depth + 1, dtype=torch.long)
@@ -100,7 +101,8 @@ class Counters(Formal):
 
     dense: bool = True
 
-    def _strings(self, rows: int, length: int, generator: torch.Generator) -> Tensor:
+    def _strings(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        rows, length = len(sizes), int(sizes.max())
         chosen = torch.rand(length, rows, generator=generator)
         counts = torch.zeros(rows, 2, dtype=torch.long)
         tokens = []

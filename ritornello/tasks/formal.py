@@ -53,14 +53,18 @@ class Formal(Task):
     def classes(self) -> int:
         return self.labels
 
-    def _strings(self, rows: int, length: int, generator: torch.Generator) -> Tensor:
-        """(rows, length) tokens of which every prefix that counts is a string of the language's domain."""
-        return integers(0, self.symbols, (rows, length), generator)
+    def _strings(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        """(B, T) tokens for rows of the lengths `sizes` (B, 1), T the longest; each prefix that counts has an answer."""
+        return integers(0, self.symbols, (len(sizes), int(sizes.max())), generator)
+
+    def _counted(self, steps: Tensor, last: Tensor) -> Tensor:
+        """The steps that count, of the `steps` of each row and its `last`."""
+        return steps if self.dense else last
 
     def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
-        steps, last = within(lengths(batch, self.shortest_train, self.train_length, length, generator))
-        inputs = self._strings(batch, steps.shape[1], generator)
-        return Batch(inputs, self.solve(inputs), steps if self.dense else last)
+        sizes = lengths(batch, self.shortest_train, self.train_length, length, generator)
+        inputs = self._strings(sizes, generator)
+        return Batch(inputs, self.solve(inputs), self._counted(*within(sizes)))
 
     @abstractmethod
     def solve(self, inputs: Tensor) -> Tensor: ...

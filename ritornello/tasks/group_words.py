@@ -71,8 +71,8 @@ def _about(name: str, tests: str) -> About:
 
 
 def _small(steps: int) -> MappingProxyType[str, Any]:
-    training = Training(steps=steps, batch=64, learning_rates=(3e-3, 1e-3))
-    return MappingProxyType({"train_length": 32, "test_lengths": (32, 64, 128), "training": training})
+    training = Training(steps=steps, batch=64, learning_rates=(1e-2, 3e-3))
+    return MappingProxyType({"train_length": 16, "test_lengths": (16, 32, 64), "training": training})
 
 
 def _published(householders: int) -> MappingProxyType[str, Figure]:
@@ -87,7 +87,7 @@ class S3(GroupWords):
 
     name: ClassVar[str] = "s3"
     about: ClassVar[About] = _about("S₃", "State tracking where the order of steps counts; two reflections a step do.")
-    small: ClassVar = _small(600)
+    small: ClassVar = _small(2000)
     published: ClassVar = _published(2)
     group: ClassVar[str] = "S3"
 
@@ -98,7 +98,7 @@ class S4(GroupWords):
 
     name: ClassVar[str] = "s4"
     about: ClassVar[About] = _about("S₄", "State tracking in the largest symmetric group that is solvable.")
-    small: ClassVar = _small(1000)
+    small: ClassVar = _small(2000)
     published: ClassVar = _published(2)
     group: ClassVar[str] = "S4"
 
@@ -111,7 +111,7 @@ class A5(GroupWords):
     about: ClassVar[About] = _about(
         "A₅", "State tracking that is complete for NC¹: beyond attention and diagonal recurrences of constant depth."
     )
-    small: ClassVar = _small(1500)
+    small: ClassVar = _small(2000)
     published: ClassVar = _published(2)
     group: ClassVar[str] = "A5"
 
@@ -133,5 +133,5 @@ class Z60(GroupWords):
 
     name: ClassVar[str] = "z60"
     about: ClassVar[About] = _about("Z₆₀", "Counting modulo sixty: what A₅ is compared with, being commutative.")
-    small: ClassVar = _small(1500)
+    small: ClassVar = _small(2000)
     group: ClassVar[str] = "Z60"

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import torch
 
-from ritornello.tasks._draw import check, integers, lengths, within
-from ritornello.tasks.base import About, Batch
+from ritornello.tasks._draw import check, integers
+from ritornello.tasks.base import About
 from ritornello.tasks.formal import DELETANG, Formal, deletang, grazzi, small
 from ritornello.typing import Tensor
 
@@ -50,18 +50,18 @@ class ModularArithmetic(Formal):
     symbols: ClassVar[int] = MODULUS + 3
     labels: ClassVar[int] = MODULUS
 
-    def _strings(self, rows: int, length: int, generator: torch.Generator) -> Tensor:
-        inputs = integers(0, MODULUS, (rows, length), generator)
-        inputs[:, 1::2] = integers(PLUS, TIMES + 1, (rows, length // 2), generator)
+    def _strings(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        inputs = integers(0, MODULUS, (len(sizes), int(sizes.max())), generator)
+        operators = inputs[:, 1::2]
+        operators.copy_(integers(PLUS, TIMES + 1, tuple(operators.shape), generator))
         return inputs
 
-    def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
-        drawn = super()._draw(batch, length, generator, split)
-        mask = drawn.mask
-        if not self.dense:  # a row that would end in an operator is asked at the digit before it
-            mask[:, :-1] |= mask[:, 1:].clone()
-        mask = mask & (torch.arange(mask.shape[1]) % 2 == 0)
-        return Batch(drawn.inputs, drawn.targets, mask)
+    def _counted(self, steps: Tensor, last: Tensor) -> Tensor:
+        digits = torch.arange(steps.shape[1]) % 2 == 0
+        if self.dense:
+            return steps & digits
+        before = torch.cat((last[:, 1:], torch.zeros_like(last[:, :1])), 1)  # where a row would end in an operator
+        return (last | before) & digits
 
     def solve(self, inputs: Tensor) -> Tensor:
         sums = torch.zeros_like(inputs[:, 0])
@@ -105,32 +105,23 @@ class BracketedArithmetic(Formal):
     def shortest(self) -> int:
         return 2
 
-    def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
-        sizes = lengths(batch, self.shortest_train, self.train_length, length, generator)
-        _, last = within(sizes)
-        random = torch.rand(batch, 4 * last.shape[1], generator=generator).tolist()
-        drawn = [_expression(size - 1, iter(row)) for size, row in zip(sizes[:, 0].tolist(), random, strict=True)]
-        inputs = torch.tensor([tokens + [EQUALS] * (last.shape[1] - len(tokens)) for tokens, _ in drawn])
-        return Batch(inputs, torch.tensor([[value] for _, value in drawn]).expand_as(inputs), last)
+    def _strings(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        random = torch.rand(len(sizes), 4 * int(sizes.max()), generator=generator).tolist()
+        rows = [_expression(size - 1, iter(row)) for size, row in zip(sizes[:, 0].tolist(), random, strict=True)]
+        return torch.tensor([row + [EQUALS] * (int(sizes.max()) - len(row)) for row in rows])
 
     def solve(self, inputs: Tensor) -> Tensor:
         values = [_value(row[: row.index(EQUALS)]) for row in inputs.tolist()]
         return torch.tensor(values).unsqueeze(1).expand_as(inputs)
 
 
-def _expression(size: int, random: Iterator[float]) -> tuple[list[int], int]:
-    """An expression of `size` tokens with its value, from numbers in [0, 1)."""
-    if size == 1:
-        digit = int(next(random) * MODULUS)
-        return [digit], digit
+def _expression(size: int, random: Iterator[float]) -> list[int]:
+    """An expression of `size` tokens, from numbers in [0, 1)."""
     if size < 5:
-        tokens, value = _expression(size - 1, random)
-        return [MINUS, *tokens], -value % MODULUS
+        return [MINUS] * (size - 1) + [int(next(random) * MODULUS)]
     first = 1 + int(next(random) * (size - 4))
-    left, a = _expression(first, random)
-    right, b = _expression(size - 3 - first, random)
-    operator = PLUS + int(next(random) * 3)
-    return [OPEN, *left, operator, *right, CLOSE], _apply(a, operator, b)
+    left, right = _expression(first, random), _expression(size - 3 - first, random)
+    return [OPEN, *left, PLUS + int(next(random) * 3), *right, CLOSE]
 
 
 def _apply(a: int, operator: int, b: int) -> int:
@@ -138,7 +129,7 @@ def _apply(a: int, operator: int, b: int) -> int:
 
 
 def _value(tokens: list[int]) -> int:
-    """The value of an expression, by a stack; not by how it was drawn."""
+    """The value of an expression, by a stack."""
     stack: list[list[int]] = [[]]  # of each open bracket, its values and operators
     for token in tokens:
         if token == OPEN:
