@@ -54,7 +54,7 @@ class Formal(Task):
         return self.labels
 
     def _strings(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
-        """(B, T) tokens for rows of the lengths `sizes` (B, 1), T the longest; each prefix that counts has an answer."""
+        """(B, T) tokens for rows of lengths `sizes` (B, 1), T the longest; each prefix that counts has an answer."""
         return integers(0, self.symbols, (len(sizes), int(sizes.max())), generator)
 
     def _counted(self, steps: Tensor, last: Tensor) -> Tensor:
