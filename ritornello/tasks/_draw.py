@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 
 from ritornello.errors import InputError
 from ritornello.typing import Tensor
 
-__all__ = ["check", "choose", "integers", "lengths", "within"]
+__all__ = ["check", "choose", "doubled", "integers", "lengths", "within"]
 
 
 def integers(low: int, high: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -35,6 +38,13 @@ def within(lengths: Tensor) -> tuple[Tensor, Tensor]:
     """(B, T) bools for rows of `lengths` (B, 1), T the longest: the steps of each row, and its last step."""
     steps = torch.arange(int(lengths.max()))
     return steps < lengths, steps == lengths - 1
+
+
+def doubled(task: Any, progress: float, times: int) -> Any:
+    """A curriculum: `train_length` is doubled so many times in the first half of training, to arrive at its value."""
+    left = max(0, times - int(2 * progress * times))
+    changes: dict[str, Any] = {"train_length": task.train_length >> left, "doublings": 0}
+    return replace(task, **changes) if left else task
 
 
 def check(holds: bool, message: str) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 
-from ritornello.tasks._draw import integers
+from ritornello.tasks._draw import check, doubled, integers
 from ritornello.tasks.base import About, Batch, Figure, Task, Training
 from ritornello.typing import Tensor
 
@@ -38,13 +38,21 @@ class GroupWords(Task):
     """y_t = x₁ · x₂ ⋯ x_t, over uniform elements of a finite group; every step counts.
 
     Merrill et al. 2024, arXiv:2404.08819; sizes as DeltaProduct, Siems et al. 2025, arXiv:2502.10297.
+
+    Fields:
+        doublings: how often `train_length` is doubled in the first half of training, to arrive at its value.
     """
 
     group: ClassVar[str]
 
+    doublings: int = 0
     train_length: int = 128
     test_lengths: tuple[int, ...] = (128, 256, 384, 512)
     training: Training = Training(steps=4_900, batch=2048, learning_rates=(1e-3,))
+
+    def __post_init__(self) -> None:
+        least = self.train_length >> self.doublings
+        check(least >= 1, f"`doublings` is {self.doublings}; a `train_length` of {self.train_length} has not so many.")
 
     @property
     def inputs(self) -> int:
@@ -53,6 +61,9 @@ class GroupWords(Task):
     @property
     def classes(self) -> int:
         return len(table(self.group))
+
+    def stage(self, progress: float) -> Self:
+        return doubled(self, progress, self.doublings)
 
     def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
         inputs = integers(0, self.inputs, (batch, length or self.train_length), generator)
@@ -72,7 +83,7 @@ def _about(name: str, tests: str) -> About:
 
 def _small(steps: int) -> MappingProxyType[str, Any]:
     training = Training(steps=steps, batch=64, learning_rates=(1e-2, 3e-3))
-    return MappingProxyType({"train_length": 16, "test_lengths": (16, 32, 64), "training": training})
+    return MappingProxyType({"doublings": 3, "train_length": 16, "test_lengths": (16, 32, 64), "training": training})
 
 
 def _published(householders: int) -> MappingProxyType[str, Figure]:

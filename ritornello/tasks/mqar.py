@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Self
 
 import torch
 
-from ritornello.tasks._draw import check, choose, integers
+from ritornello.tasks._draw import check, choose, doubled, integers
 from ritornello.tasks.base import About, Batch, Figure, Task, Training
 from ritornello.typing import Tensor
 
@@ -77,6 +77,9 @@ class MQAR(Task):
         check(even, f"`vocabulary` is {self.vocabulary}; wanted an even number from 4 on.")
         for spacing in (self.spacing, *(spacing for _, spacing, _ in self.mixture)):
             check(spacing >= 4, f"`spacing` is {spacing}; a pair and its query need 4 steps.")
+        for part, spacing, _ in self.mixture:
+            least = (self.train_length >> self.doublings) // part
+            check(least >= spacing, f"Training has batches of {least} steps; a pair for every {spacing} needs as many.")
 
     def _pairs(self, length: int, spacing: int) -> int:
         return min(length // spacing, self.vocabulary // 2 - 1)  # no more than there are keys
@@ -98,8 +101,7 @@ class MQAR(Task):
         return self.spacing
 
     def stage(self, progress: float) -> Self:
-        left = max(0, self.doublings - int(2 * progress * self.doublings))
-        return replace(self, train_length=self.train_length >> left, doublings=0) if left else self
+        return doubled(self, progress, self.doublings)
 
     def _draw(self, batch: int, length: int | None, generator: torch.Generator, split: str) -> Batch:
         if length is None:

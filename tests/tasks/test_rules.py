@@ -188,6 +188,11 @@ def test_curricula_grow():
     task = tasks.find("n_parity").preset("small")
     windows = [task.stage(p / 10).window for p in range(11)]
     assert windows[0] == 2 and windows == sorted(windows) and windows[-1] == task.window == 5
+    for name, longest in (("mqar", 64), ("s3", 16)):
+        task = tasks.find(name).preset("small", doublings=2)
+        assert [task.stage(p).train_length for p in (0, 0.24, 0.25, 0.5, 1)] == [longest // n for n in (4, 4, 2, 1, 1)]
+        with pytest.raises(InputError):
+            task.preset("small", doublings=9)
     assert [tasks.find("k_hop").preset(hops=3).stage(p).hops for p in (0, 0.2, 0.4, 1)] == [1, 2, 3, 3]
 
 
