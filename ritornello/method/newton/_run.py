@@ -27,6 +27,8 @@ __all__ = ["solve_cell"]
 TOLERANCE = {torch.float64: 1e-10}
 SAMPLES = 8
 """Steps of the solution at which the structure of the Jacobian is looked at once more."""
+SPLIT, SHORTEST = 16, 32
+"""A window that does not converge is cut into so many, of at least so many steps."""
 
 
 def solve_cell(
@@ -118,7 +120,7 @@ class _Run:
             return None
         return torch.arange(start, stop, device=self.lengths.device) < self.lengths.unsqueeze(1)
 
-    def _window(self, start: int, stop: int) -> None:
+    def _window(self, start: int, stop: int, splits: int = 2) -> None:
         window, counts = self.system.window(start, stop), self._counts(start, stop)
         self.passes = max(self.passes, start_guess(window, self.tol, counts))
         options = self.options
@@ -130,6 +132,13 @@ class _Run:
             return
         self._look_again(window)
         rows = (~report.certified).nonzero()[:, 0]
+        if self._may_split(stop - start, splits) and bool((report.residual[rows] > self.tol).any()):
+            self.reports.pop()
+            self.error = carried
+            size = max((stop - start) // SPLIT, SHORTEST)
+            for time in range(start, stop, size):
+                self._window(time, min(time + size, stop), splits - 1)
+            return
         residual, bound = (float(x[rows].max()) for x in (report.residual, report.bound))
         if options.on_failure == "raise":
             raise ConvergenceError(self._failure(start, stop, rows, residual, bound))
@@ -137,6 +146,10 @@ class _Run:
         self._check_numbers(window, rows, counts, start)
         self.failed.append({"start": start, "stop": stop, "rows": rows.tolist(), "residual": residual, "bound": bound})
         self._account(window, rows, counts, carried, start, stop)
+
+    def _may_split(self, length: int, splits: int) -> bool:
+        """Short windows converge where long ones run away; they are tried unless the user has chosen a length."""
+        return self.options.window is None and splits > 0 and length > SHORTEST
 
     def _account(
         self, window: System, rows: Tensor, counts: Tensor | None, carried: Tensor, start: int, stop: int
@@ -193,7 +206,7 @@ class _Run:
             float(torch.stack([getattr(r, name).max() for r in self.reports]).max())
             for name in ("iterations", "residual", "bound")
         )
-        count, total = len(self.failed), len(self.spans)
+        count, total = len(self.failed), len(self.reports)
         failed = "" if not count else f", {count} of {total} windows then step by step"
         return {
             "iterations": int(iterations),

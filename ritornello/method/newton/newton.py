@@ -29,7 +29,7 @@ class Newton(Method):
 
     Args:
         tol: the error that is accepted, relative to the largest |h|; 1e-10 in float64 and 1e-5 below where None.
-        max_iterations: after so many a window has failed.
+        max_iterations: after so many a window has failed; one of no given length is then cut into shorter ones, twice.
         damping: Levenberg's λ at the start, for cells whose plain iterates run away; it vanishes as they settle.
         window: times that are solved at once, the state handed on between; None: all, or as many as the memory has room
             for.

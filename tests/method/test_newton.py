@@ -1,0 +1,262 @@
+"""Newton over time: the numbers and gradients of the loop, for every cell; and a certificate that can say no."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ritornello as rt
+from tests.method.newton_cells import SIZE, UNSTABLE, Bound, Tanh, build, names, numbers, worst
+
+REACH = {torch.float64: 1e-9, torch.float32: 2e-5}
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("dtype", REACH)
+def test_every_cell_equals_the_loop(name, dtype):
+    cell, x = build(name, 150, dtype)
+    want, _ = numbers(cell, x, rt.Sequential())
+    for method in (rt.Newton(), rt.Newton(window=64)):
+        got, stats = numbers(cell, x, method)
+        assert worst(got, want) < REACH[dtype]
+        assert stats["certified"] or name in UNSTABLE, stats["done"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("dtype", REACH)
+def test_every_cell_equals_the_loop_over_4096_steps(name, dtype):
+    cell, x = build(name, 4096, dtype)
+    want, _ = numbers(cell, x, rt.Sequential())
+    got, stats = numbers(cell, x, rt.Newton())
+    assert worst(got, want) < REACH[dtype]
+    assert stats["iterations"] <= 10
+    assert stats["certified"] or name in UNSTABLE
+
+
+@pytest.mark.parametrize("window", [None, 10])
+def test_a_cell_written_here(window):
+    torch.manual_seed(0)
+    cell, x = Bound(), torch.randn(2, 90, SIZE, dtype=torch.float64)
+    want, _ = numbers(cell, x, rt.Sequential())
+    got, stats = numbers(cell, x, rt.Newton(window=window))
+    assert worst(got, want) < 1e-9 and stats["certified"]
+
+
+PARTS = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "sin": torch.sin,
+    "relu of tanh": lambda x: torch.relu(torch.tanh(x)),
+    "softsign": torch.nn.functional.softsign,
+}
+
+
+class Drawn(rt.Cell):
+    """h ← keep · h + φ(mixed(h) + u), and with two states c ← ψ(h + ½ c), h ← h ⊙ c."""
+
+    def __init__(self, first, second, mix, states, keep, gain):
+        super().__init__()
+        self.first, self.second, self.mix, self.states, self.keep = PARTS[first], PARTS[second], mix, states, keep
+        self.weight = torch.nn.Parameter(gain * torch.randn(4, 4, dtype=torch.float64) / 2)
+
+    def initial_state(self, batch, like):
+        zeros = tuple(like.new_zeros(batch, 4) for _ in range(self.states))
+        return zeros if self.states > 1 else zeros[0]
+
+    def step(self, u, h):
+        now = h[0] if self.states > 1 else h
+        heads = {"dense": 1, "heads": 2}.get(self.mix)
+        if heads is None:
+            mixed = now * self.weight[0]
+        else:
+            blocks = self.weight.view(heads, 4 // heads, -1)[..., : 4 // heads]
+            mixed = torch.einsum("hoi,bhi->bho", blocks, now.unflatten(-1, (heads, -1))).flatten(-2)
+        new = self.keep * now + (1 - self.keep) * self.first(mixed + u)
+        if self.states == 1:
+            return new
+        c = self.second(new + 0.5 * h[1])
+        return new * c, c
+
+
+@settings(max_examples=25)
+@given(
+    first=st.sampled_from(sorted(PARTS)),
+    second=st.sampled_from(sorted(PARTS)),
+    mix=st.sampled_from(["elementwise", "heads", "dense"]),
+    states=st.integers(1, 2),
+    keep=st.floats(0, 0.9),
+    gain=st.floats(0, 1.5),
+    length=st.integers(0, 70),
+)
+def test_drawn_cells(first, second, mix, states, keep, gain, length):
+    torch.manual_seed(length)
+    cell, x = Drawn(first, second, mix, states, keep, gain), torch.randn(2, length, 4, dtype=torch.float64)
+    start = rt.run(cell, x[:, :1]).state
+    want, _ = numbers(cell, x, rt.Sequential(), start)
+    got, _ = numbers(cell, x, rt.Newton(), start)
+    assert worst(got, want) < 1e-9
+
+
+def test_packed_sequences_with_empty_ones():
+    torch.manual_seed(0)
+    cell, x = Tanh(4, 0.9), torch.randn(1, 60, 4, dtype=torch.float64)
+    ends, state = torch.tensor([0, 3, 3, 40, 55]), torch.randn(4, 4, dtype=torch.float64)
+    want, _ = numbers(cell, x, rt.Sequential(), state, cu_seqlens=ends)
+    for method in (rt.Newton(), rt.Newton(window=16)):
+        assert worst(numbers(cell, x, method, state, cu_seqlens=ends)[0], want) < 1e-9
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_hardly_any_steps(length):
+    cell, x = Tanh(4, 0.9), torch.randn(2, length, 4, dtype=torch.float64)
+    assert worst(numbers(cell, x, rt.Newton())[0], numbers(cell, x, rt.Sequential())[0]) < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_layers_masks_and_half_precision(kind):
+    torch.manual_seed(0)
+    layer, x = rt.layers.catalogue()[kind](16), torch.randn(2, 40, 16)
+    mask = torch.rand(2, 40) > 0.3
+    for dtype, close in ((torch.float32, 2e-5), (torch.bfloat16, 1e-2)):
+        layer, x = layer.to(dtype), x.to(dtype)
+        want, last = layer(x, mask=mask, method=rt.Sequential())
+        got, state = layer(x, mask=mask, method=rt.Newton())
+        assert got.dtype == dtype and (got - want).abs().max() < close
+        assert all((state.leaves[n] - last.leaves[n]).abs().max() < close for n in last.leaves)
+    with torch.inference_mode():
+        assert (layer(x, mask=mask, method=rt.Newton())[0] - want).abs().max() < 1e-2
+
+
+def test_gradcheck():
+    cell, x = Tanh(2, 0.9), torch.randn(1, 5, 2, dtype=torch.float64, requires_grad=True)
+    state = torch.randn(1, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, h: rt.run(cell, x, h, rt.Newton())[:2], (x, state))
+
+
+def test_tensors_that_are_no_parameters_have_gradients_too():
+    class Closed(rt.Cell):
+        state_shape = (3,)
+
+        def step(self, u, h):
+            return torch.tanh(made * h + u)
+
+    grads = []
+    for method in (rt.Sequential(), rt.Newton()):
+        leaf = torch.full((3,), 0.4, dtype=torch.float64, requires_grad=True)
+        made = 2 * leaf
+        y = rt.run(Closed(), torch.ones(2, 30, 3, dtype=torch.float64), method=method).y
+        grads.append(torch.autograd.grad(y.square().sum(), leaf)[0])
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+# --------------------------------------------------------------------------------------------------- the certificate
+
+
+@pytest.fixture
+def chaos():
+    torch.manual_seed(0)
+    return Tanh(16, 4.0), torch.randn(2, 512, 16, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 32}, {"damping": 1.0}])
+def test_a_chaotic_cell_is_run_step_by_step(chaos, options):
+    cell, x = chaos
+    with torch.no_grad():
+        want = rt.run(cell, x, method=rt.Sequential())
+        got = rt.run(cell, x, method=rt.Newton(**options))
+    assert (got.y - want.y).abs().max() < 1e-9 and (got.state - want.state).abs().max() < 1e-9
+    assert not got.stats["certified"] and got.stats["sequential"] and got.stats["bound"] > 1e-10
+
+
+def test_a_residual_is_no_certificate(chaos):
+    """Left to itself the iteration reaches a residual of rounding, far from the solution; the bound says so."""
+    cell, x = chaos
+    method = rt.Newton(max_iterations=300, window=256, on_failure="raise")
+    with torch.no_grad(), pytest.raises(rt.ConvergenceError) as error:
+        rt.run(cell, x[:, :256], method=method)
+    told = re.search(r"Tanh over T = 256.* residual of (\S+) and a bound of (\S+) on", str(error.value))
+    assert told and float(told[1]) < 1e-11 and float(told[2]) > 1e-2
+
+
+def test_only_the_window_that_failed_is_run_step_by_step():
+    """The middle of the first sequence is chaotic, the rest is not: h is held near 0 by a large input."""
+    torch.manual_seed(0)
+
+    class Switched(Tanh):
+        def step(self, u, h):
+            return torch.tanh(u + u[:, :1].abs().lt(5) * (h @ self.weight.T))
+
+    cell, x = Switched(16, 4.0), torch.full((2, 300, 16), 9.0, dtype=torch.float64)
+    x[0, 100:200] = torch.randn(100, 16, dtype=torch.float64)
+    want = rt.run(cell, x, method=rt.Sequential())
+    got = rt.run(cell, x, method=rt.Newton(window=100))
+    assert worst([got.y], [want.y]) < 1e-9
+    assert [(f["start"], f["stop"], f["rows"]) for f in got.stats["sequential"]] == [(100, 200, [0])]
+
+
+def test_sequences_are_certified_one_by_one():
+    """A row that is done is not touched again, and comes to the same numbers as alone."""
+    torch.manual_seed(0)
+    cell, x = Tanh(8, 1.3), torch.randn(3, 200, 8, dtype=torch.float64)
+    x[1] *= 5
+    alone = [rt.run(cell, x[i : i + 1], method=rt.Newton()) for i in range(3)]
+    together = rt.run(cell, x, method=rt.Newton())
+    assert together.stats["iterations"] == max(a.stats["iterations"] for a in alone)
+    assert len({a.stats["iterations"] for a in alone}) > 1
+    torch.testing.assert_close(together.y, torch.cat([a.y for a in alone]), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("options", [{"jacobian": "quasi", "max_iterations": 60}, {"damping": 2.0}, {"window": 50}])
+def test_other_ways_to_the_same_numbers(options):
+    torch.manual_seed(0)
+    cell, x = Tanh(6, 0.8), torch.randn(2, 120, 6, dtype=torch.float64)
+    want, _ = numbers(cell, x, rt.Sequential())
+    got, stats = numbers(cell, x, rt.Newton(**options))
+    assert stats["certified"] and worst(got, want) < 1e-9
+
+
+def test_iterates_that_are_no_numbers_are_mended():
+    """e^h overflows at the first guesses; step by step it never does."""
+
+    class Steep(rt.Cell):
+        state_shape = (2,)
+
+        def step(self, u, h):
+            return u - 0.5 * torch.tanh(torch.exp(30 * h) * h)
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 80, 2)
+    want = rt.run(Steep(), x, method=rt.Sequential())
+    got = rt.run(Steep(), x, method=rt.Newton())
+    assert worst([got.y], [want.y]) < 2e-5
+
+
+def test_stats_and_explain_tell_what_was_done():
+    with rt.explain() as log:
+        stats = rt.run(Tanh(5, 0.5), torch.zeros(1, 9, 5, dtype=torch.float64), method=rt.Newton(tol=1e-8)).stats
+    assert stats["method"] == "Newton(tol=1e-08)" and stats["jacobian"] == "1 dense of 5×5"
+    assert 0 <= stats["residual"] <= stats["bound"] <= 1e-8 and stats["iterations"] >= 1 and stats["windows"] == 1
+    assert str(log[-1]).startswith("Tanh: Newton(tol=1e-08) on newton, ")
+
+
+def test_an_affine_cell_is_a_scan():
+    class Leaky(rt.AffineCell):
+        def transition(self, u):
+            return rt.transition.Diagonal(torch.full_like(u, 0.9), u)
+
+    x = torch.randn(2, 33, 4, dtype=torch.float64)
+    assert worst([rt.run(Leaky(), x, method=rt.Newton()).y], [rt.run(Leaky(), x, method=rt.Sequential()).y]) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tol": 0}, {"max_iterations": 0}, {"damping": -1}, {"window": 0}, {"jacobian": "none"}, {"on_failure": "no"}],
+)
+def test_bad_options(options):
+    with pytest.raises(rt.InputError, match=f"`{next(iter(options))}` of Newton"):
+        rt.Newton(**options)

@@ -1,0 +1,122 @@
+"""A step that is not a function of its input and the state is refused, with a sentence that says what to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import ritornello as rt
+
+
+class Base(rt.Cell):
+    state_shape = (3,)
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("seen", torch.zeros(3))
+
+
+class InPlace(Base):
+    def step(self, u, h):
+        h += u
+        return torch.tanh(h)
+
+
+class InPlaceInput(Base):
+    def step(self, u, h):
+        return torch.tanh(u.mul_(2) + h)
+
+
+class Wider(Base):
+    def step(self, u, h):
+        return torch.cat([h, u], -1)
+
+
+class Rounded(Base):
+    def step(self, u, h):
+        return (h + u).half()
+
+
+class Nested(Base):
+    def step(self, u, h):
+        return h, u
+
+
+class Broken(Base):
+    def step(self, u, h):
+        return torch.log(h - 1) + u
+
+
+class Random(Base):
+    def step(self, u, h):
+        return nn.functional.dropout(torch.tanh(u + h), 0.1)
+
+
+class Counting(Base):
+    def step(self, u, h):
+        self.calls += 1
+        return torch.tanh(u + h) if self.calls < 100 else h
+
+
+class Remembering(Base):
+    def step(self, u, h):
+        self.seen += u.mean(0)
+        return torch.tanh(u + h + self.seen)
+
+
+class Mixing(Base):
+    def step(self, u, h):
+        return torch.tanh(u + h - h.mean(0) + u.mean(0))
+
+
+REFUSED = {
+    InPlace: "changes its arguments in place.*h = h [+] x",
+    InPlaceInput: "changes its arguments in place",
+    Wider: r"state of \(3,\) float32, and returned \(6,\) float32.*initial_state",
+    Rounded: r"returned \(3,\) float16.*to\(h.dtype\)",
+    Nested: "Return the same nest",
+    Broken: "returned NaN.*clamp",
+    Random: "draws random numbers.*drive",
+    Counting: "keeps something from call to call.*drive",
+    Remembering: "keeps something from call to call",
+    Mixing: "own input and state",
+}
+
+
+@pytest.mark.parametrize(("cell", "sentence"), REFUSED.items(), ids=lambda v: getattr(v, "__name__", ""))
+def test_refused(cell, sentence):
+    x = torch.randn(2, 9, 3)
+    with pytest.raises(rt.InputError, match=f"The step of {cell.__name__} .*{sentence}"):
+        rt.run(cell(), x, method=rt.Newton())
+
+
+def test_nothing_of_the_check_is_left():
+    """It draws nothing from the generator, changes no input, and is made once."""
+
+    class Plain(Base):
+        def step(self, u, h):
+            seen.append(len(h))
+            return torch.tanh(u + h)
+
+    seen, cell, x = [], Plain(), torch.randn(2, 9, 3)
+    before, kept = torch.get_rng_state(), x.clone()
+    rt.run(cell, x, method=rt.Newton())
+    assert torch.equal(before, torch.get_rng_state()) and torch.equal(x, kept)
+    first = len(seen)
+    seen.clear()
+    rt.run(cell, x, method=rt.Newton())
+    assert len(seen) < first
+
+
+def test_numbers_that_end_are_refused_with_their_time():
+    class Root(Base):
+        def step(self, u, h):
+            return (0.5 * h + u).sqrt()
+
+    x = torch.ones(2, 30, 3)
+    x[1, 17] = -5
+    with pytest.raises(rt.InputError, match=r"Root is not finite.*step 17 of sequence 1"):
+        rt.run(Root(), x, method=rt.Newton())
