@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ritornello.hub.architecture import Architecture
+from ritornello.hub.rotary import SCALING
 from ritornello.hub.settings import Key, Same, Settings, uniform
 from ritornello.hub.table import Row, joined, same
 
@@ -10,8 +11,7 @@ __all__ = ["ATTENTION", "LLAMA", "MLP", "NORMS", "ROPE", "ROWS"]
 
 ROPE = (
     Key("rope_parameters.rope_theta", "attention.rope_base", 10_000.0, older="rope_theta"),
-    Same("rope_parameters.rope_type", "default"),
-    Same("rope_scaling", None, also=({"rope_type": "default"}, {"type": "default"}), written=False),
+    *SCALING,
 )
 KEYS = (
     Key("vocab_size", "vocab_size"),

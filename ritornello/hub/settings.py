@@ -18,9 +18,11 @@ from ritornello.errors import CheckpointError, InputError
 from ritornello.models import LanguageModel, ModelConfig, Parallel
 from ritornello.models.backbone import Block
 
-__all__ = ["Key", "Rule", "Same", "Settings", "blocks", "look_up", "parts_of", "uniform"]
+__all__ = ["NOTHING", "Key", "Rule", "Same", "Settings", "blocks", "look_up", "parts_of", "uniform"]
 
 MISSING = object()
+NOTHING = object()
+"""What a `Rule` writes where a config is to lack the name."""
 UNSAID = ("pattern", "depth", "ffn", "dropout", "init_std")
 """Fields of ModelConfig that `settings_of` leaves out: the layers are told one by one, and training leaves no trace."""
 
@@ -215,8 +217,8 @@ class Settings:
                 if key.written:
                     put(config, key.name, key.wanted(ours))
             elif isinstance(key, Rule):
-                if key.name is not None and key.ours in ours:
-                    put(config, key.name, key.write(ours))
+                if key.name is not None and key.ours in ours and (told := key.write(ours)) is not NOTHING:
+                    put(config, key.name, told)
             elif any(target in ours for target in key.targets):
                 value = next(ours[target] for target in key.targets if target in ours)
                 put(config, key.name, None if value is None else key.write(value))

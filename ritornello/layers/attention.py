@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from ritornello.errors import BackendError, InputError, nearest
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
 from ritornello.layers.parts.attention import attend, attend_window, common_start, grow_cache, slide_window
 from ritornello.layers.parts.norm import RMSNorm
-from ritornello.layers.parts.rotary import angles, turn
+from ritornello.layers.parts.rotary import Stretch, angles, turn
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.method import Auto, Fused
 from ritornello.typing import Tensor
@@ -37,6 +38,8 @@ class Attention(Layer):
         rope_base: of the rotary frequencies.
         rope_size: how many channels of a head are turned, the first ones; all of them where None. Even; with 0 no
             positions are told.
+        rope_scaling: the frequencies are divided by its ``factor``; with ``low``, ``high`` and ``length`` only those of
+            pairs that turn seldom in that many steps, as in Llama 3.1 (see `Stretch`). None: they are not.
         bias: whether the projections of q, k, v and of the gate have one.
         out_bias: whether W_o has one.
         qk_norm: RMSNorm on queries and keys: ``"head"`` (or True) each head for itself, ``"all"`` over the heads
@@ -73,6 +76,7 @@ class Attention(Layer):
         window: int | None = None,
         rope_base: float = 10_000.0,
         rope_size: int | None = None,
+        rope_scaling: Mapping[str, Any] | None = None,
         bias: bool = False,
         out_bias: bool = False,
         qk_norm: bool | str = "none",
@@ -94,6 +98,7 @@ class Attention(Layer):
                 f"`{name}` of attention is {self.rope_size}; rotary positions turn pairs of the {self.key_size} "
                 "channels of a head: choose an even one."
             )
+        self.stretch = _stretch(rope_scaling)
         if window is not None and window < 1:
             raise InputError(f"`window` of attention is {window}; wanted at least 1 step, or None for all of them.")
         self.window = window
@@ -151,7 +156,7 @@ class Attention(Layer):
         key = f"angles of {self.rope_size}, {self.rope_base}, {x.dtype} from {start}"
         if start is None or key not in call.carry:
             places = call.sequence.positions(x.device) + call.sequence.per_step(position)
-            call.carry[key] = angles(places, self.rope_size, self.rope_base, x.dtype)
+            call.carry[key] = angles(places, self.rope_size, self.rope_base, x.dtype, self.stretch)
         return call.carry[key]
 
     def _normed(self, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -180,3 +185,14 @@ class Attention(Layer):
             for n, new in (("k", k), ("v", v))
         )
         return attend(q, k[:, :needed], v[:, :needed], position, start=start), k, v
+
+
+def _stretch(scaling: Mapping[str, Any] | None) -> Stretch | None:
+    if scaling is None:
+        return None
+    if set(scaling) not in ({"factor"}, {"factor", "low", "high", "length"}) or min(scaling.values()) <= 0:
+        raise InputError(
+            f"`rope_scaling` of attention is {dict(scaling)}; wanted a positive factor, alone or with low, high and "
+            "length."
+        )
+    return Stretch(**scaling)

@@ -57,6 +57,31 @@ CASES = {
             "rope_parameters": {"rope_theta": 500.0, "rope_type": "default"},
         },
     ),
+    "llama, stretched": Case(
+        "llama",
+        "Llama",
+        {
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+        },
+    ),
+    "llama, all stretched": Case(
+        "llama",
+        "Llama",
+        {
+            "intermediate_size": 48,
+            "num_attention_heads": 4,
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 3.0},
+        },
+    ),
     "mamba": Case("mamba", "Mamba", {"state_size": 8}),
     "mamba, with biases": Case(
         "mamba",

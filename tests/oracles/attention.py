@@ -21,15 +21,40 @@ VARIANTS = {
         "qk_norm": "head",
         "zero_centred": True,
     },
+    "stretched": {"heads": 2, "rope_base": 100.0, "rope_scaling": {"factor": 3.0}},
+    "some stretched": {
+        "heads": 2,
+        "rope_base": 100.0,
+        "rope_scaling": {"factor": 3.0, "low": 1.0, "high": 4.0, "length": 64},
+    },
     "no positions": {"heads": 4, "kv_heads": 2, "rope_size": 0, "qk_norm": "all", "norm_eps": 1e-3},
 }
 
 
-def turned(x, base, size):
+def stretched(theta, stretch):
+    """Frequencies by the wavelengths of Llama 3.1: short ones stay, long ones are divided, in between a mixture."""
+    if stretch is None:
+        return theta
+    if stretch.length is None:
+        return theta / stretch.factor
+    out = []
+    for one in theta:
+        wavelength = 2 * np.pi / one
+        if wavelength < stretch.length / stretch.high:
+            out.append(one)
+        elif wavelength > stretch.length / stretch.low:
+            out.append(one / stretch.factor)
+        else:
+            smooth = (stretch.length / wavelength - stretch.low) / (stretch.high - stretch.low)
+            out.append((1 - smooth) * one / stretch.factor + smooth * one)
+    return np.array(out)
+
+
+def turned(x, base, size, stretch):
     """(T, H, D): of the first `size` channels the pair (i, i + size/2) as a complex number, times e^{i t θ}."""
     x, rest = x[..., :size], x[..., size:]
     half = size // 2
-    theta = base ** (-2 * np.arange(half) / size)
+    theta = stretched(base ** (-2 * np.arange(half) / size), stretch)
     z = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * np.arange(len(x))[:, None, None] * theta)
     return np.concatenate([z.real, z.imag, rest], -1)
 
@@ -52,7 +77,7 @@ def forward(layer, x):
         k, v = np.split(x @ w["kv_proj.weight"].T + w.get("kv_proj.bias", 0), 2, axis=1)
         v = v.reshape(len(x), kv_heads, K)
         q, k = normed(q, w, "q_norm.weight", layer), normed(k, w, "k_norm.weight", layer)
-        q, k = (turned(t, layer.rope_base, layer.rope_size) for t in (q, k))
+        q, k = (turned(t, layer.rope_base, layer.rope_size, layer.stretch) for t in (q, k))
         out = np.zeros((len(x), heads, K))
         for t in range(len(x)):
             first = 0 if layer.window is None else max(0, t - layer.window + 1)

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 
 from ritornello.typing import Tensor
 
-__all__ = ["angles", "rotate", "turn"]
+__all__ = ["Stretch", "angles", "rotate", "turn"]
 
 
-def angles(positions: Tensor, size: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Stretch:
+    """Slower rotations, for texts that are longer than those of the training.
+
+    All frequencies are divided by `factor`; with the other three, only those of the pairs that turn less than `low`
+    times in `length` steps, not those that turn more than `high` times, and those between by a share between.
+
+    Source: Chen et al. 2023, arXiv:2306.15595 (all); Llama 3.1, Grattafiori et al. 2024, arXiv:2407.21783, and its
+    authors' code (some).
+    """
+
+    factor: float
+    low: float | None = None
+    high: float | None = None
+    length: int | None = None
+
+    def of(self, frequency: Tensor) -> Tensor:
+        slow = frequency / self.factor
+        if self.low is None or self.high is None or self.length is None:
+            return slow
+        turns = self.length * frequency / (2 * math.pi)
+        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return slow + kept * (frequency - slow)
+
+
+def angles(
+    positions: Tensor, size: int, base: float, dtype: torch.dtype, stretch: Stretch | None = None
+) -> tuple[Tensor, Tensor]:
     """cos and sin of the angles position · base^{−2i/size}, i < size/2, for positions (B, T): (B, T, 1, size/2)."""
     half = size // 2
     # float64: at a million tokens a float32 angle is off by a twentieth of a radian.
     frequency = base ** (-torch.arange(half, dtype=torch.float64, device=positions.device) / half)
+    frequency = frequency if stretch is None else stretch.of(frequency)
     angle = (positions.to(torch.float64).unsqueeze(-1) * frequency).unsqueeze(2)
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
