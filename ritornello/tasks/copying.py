@@ -93,7 +93,7 @@ class Copying(Recital):
             "shortest_train": 11,
             "train_length": 40,
             "test_lengths": (40, 80, 160),
-            "training": Training(steps=800, batch=64, learning_rates=(3e-3, 1e-3)),
+            "training": Training(steps=800, batch=64, learning_rates=(1e-2, 3e-3)),
         }
     )
     scattered: ClassVar[bool] = False
@@ -123,7 +123,7 @@ class SelectiveCopying(Recital):
             "count": 4,
             "train_length": 32,
             "test_lengths": (32, 64, 128),
-            "training": Training(steps=1000, batch=64, learning_rates=(3e-3, 1e-3)),
+            "training": Training(steps=1000, batch=64, learning_rates=(1e-2, 3e-3)),
         }
     )
     published: ClassVar = MappingProxyType(
@@ -210,7 +210,7 @@ class ReverseString(Replay):
             "shortest_train": 5,
             "train_length": 41,
             "test_lengths": (41, 81, 161),
-            "training": Training(steps=1000, batch=64, learning_rates=(3e-3, 1e-3)),
+            "training": Training(steps=1000, batch=64, learning_rates=(1e-2, 3e-3)),
         }
     )
     published: ClassVar = MappingProxyType(deletang(62.0, 100, 100, 62.3, 80.9))

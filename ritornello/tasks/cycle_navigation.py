@@ -25,7 +25,7 @@ class CycleNavigation(Formal):
         paper=DELETANG,
         tests="Counting modulo five in both directions: a rotation, which takes complex eigenvalues or several steps.",
     )
-    small: ClassVar = small(600)
+    small: ClassVar = small(1000)
     published: ClassVar = MappingProxyType(deletang(100, 100, 100, 61.9, 100))
     symbols: ClassVar[int] = 3
     labels: ClassVar[int] = CYCLE

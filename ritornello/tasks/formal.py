@@ -72,7 +72,7 @@ class Formal(Task):
 
 def small(steps: int, *learning_rates: float, **fields: Any) -> MappingProxyType[str, Any]:
     """A small preset: an answer is asked for at every step, up to four times the length of training."""
-    training = Training(steps=steps, batch=64, learning_rates=learning_rates or (3e-3, 1e-3))
+    training = Training(steps=steps, batch=64, learning_rates=learning_rates or (1e-2, 3e-3))
     return MappingProxyType({"dense": True, "test_lengths": (40, 80, 160), "training": training, **fields})
 
 

@@ -98,7 +98,7 @@ class S3(GroupWords):
 
     name: ClassVar[str] = "s3"
     about: ClassVar[About] = _about("S₃", "State tracking where the order of steps counts; two reflections a step do.")
-    small: ClassVar = _small(2000)
+    small: ClassVar = _small(1000)
     published: ClassVar = _published(2)
     group: ClassVar[str] = "S3"
 

@@ -34,7 +34,7 @@ class ModularArithmetic(Formal):
         paper=DELETANG,
         tests="Tracking a sum and an open product, both modulo five.",
     )
-    small: ClassVar = small(1500)
+    small: ClassVar = small(1500, train_length=20, test_lengths=(20, 40, 80))
     published: ClassVar = MappingProxyType(
         deletang(100, 100, 100, 24.2, 100)
         | grazzi(

@@ -24,7 +24,7 @@ class Parity(Formal):
         tests="Tracking one bit of state through every token, beyond the lengths of training: a diagonal transition "
         "with values in [0, 1] cannot.",
     )
-    small: ClassVar = small(500, 1e-2, 3e-3)
+    small: ClassVar = small(500)
     published: ClassVar = MappingProxyType(
         deletang(100, 100, 100, 52.0, 100)
         | grazzi(

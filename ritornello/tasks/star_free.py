@@ -41,7 +41,7 @@ class StarFree(Task):
             "train_length": 64,
             "test_lengths": (64, 128, 256),
             "sparse": 0.9,
-            "training": Training(steps=500, batch=64, learning_rates=(3e-3, 1e-3)),
+            "training": Training(steps=500, batch=64, learning_rates=(1e-2, 3e-3)),
         }
     )
 
