@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -47,6 +49,12 @@ def test_what_stands_where() -> None:
     assert recipe("xlstm[3:2]", 9, 64).pattern == ("mlstm",) * 3 + ("slstm",) * 2
     assert recipe("samba", 9, 64, dropout=0.1).dropout == 0.1
     assert all(found.about and found.paper for found in recipes().values())
+
+
+def test_the_page_tells_of_every_recipe() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "choose-a-layer.md").read_text(encoding="utf-8")
+    for name, found in recipes().items():
+        assert f"| `{name}` | {found.about} | {found.paper} |" in page, name
 
 
 @pytest.mark.parametrize("name", ["grifin", "xlstm[0:0]", "xlstm[a:b]", ""])
