@@ -12,8 +12,7 @@ from ritornello.typing import Tensor
 
 __all__ = ["start"]
 
-PASSES, NUMBERS = 4, 1 << 13
-"""At most so many passes; and the numbers of the state that a step should have to be worth its call."""
+PASSES = 4
 
 
 def start(system: System, tol: float, counts: Tensor | None) -> int:
@@ -44,10 +43,10 @@ def start(system: System, tol: float, counts: Tensor | None) -> int:
 
 
 def _chunk(system: System) -> int:
-    """Steps of a chunk: as many chunks as steps, unless the step would be too small to be worth a call."""
-    rows, length = len(system.h), system.length
-    most = math.isqrt(length) if system.h.device.type == "cpu" else 16  # elsewhere a call costs more than it computes
-    return min(max(min(most, rows * length * system.width // NUMBERS), 8), length)
+    """Steps of a chunk: as many as there are chunks; elsewhere than on a CPU, where a call costs more than it computes,
+    16."""
+    most = math.isqrt(system.length) if system.h.device.type == "cpu" else 16
+    return min(max(most, 8), system.length)
 
 
 def _one_pass(system: System, size: int, ends: Tensor | None) -> None:

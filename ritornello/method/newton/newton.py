@@ -43,7 +43,7 @@ class Newton(Method):
     """
 
     tol: float | None = None
-    max_iterations: int = 20
+    max_iterations: int = 10
     damping: float = 0.0
     window: int | None = None
     jacobian: str = "auto"
