@@ -104,6 +104,8 @@ class Sequence:
         """
         previous = previous.to(x.dtype)
         if self.cu_seqlens is None:
+            if self.length == 1:
+                return previous.unsqueeze(1), x[:, 0]
             return torch.cat([previous.unsqueeze(1), x[:, :-1]], 1)[:, : self.length], (
                 x[:, -1] if self.length else previous
             )

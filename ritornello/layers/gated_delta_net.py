@@ -71,7 +71,7 @@ class GatedDeltaNet(Layer):
         self.gate_proj = nn.Linear(width, values, bias=False)
         self.ab_proj = nn.Linear(width, 2 * self.size.value_heads, bias=False)
         self.conv = ShortConv(channels, conv_width)
-        self.decay = StepDecay(self.size.value_heads)
+        self.decay = StepDecay(self.size.value_heads, low=0.01)  # theirs is 0, whose logarithm is −∞
         self.norm = GatedNorm(self.size.value_size, norm_eps)
         self.out_proj = nn.Linear(values, width, bias=False)
         self.spec = {**self.size.spec, "conv_width": conv_width}
