@@ -46,7 +46,12 @@ KEYS = (
     Same("mamba_d_head", lambda ours: ours["mamba2.channels"] // ours["mamba2.heads"], also=("auto",)),
     Key("mamba_proj_bias", "mamba2.bias", False),
     Key("projectors_bias", "mamba2.out_bias", False),
-    Key("embedding_multiplier", "embedding_scale", None, write=lambda scale: 1.0 if scale is None else scale),
+    Rule(
+        "embedding_scale",
+        lambda config: None if config.get("embedding_multiplier") == 1 else config.get("embedding_multiplier"),
+        "embedding_multiplier",
+        lambda ours: 1.0 if ours["embedding_scale"] is None else ours["embedding_scale"],
+    ),
 )
 
 

@@ -36,9 +36,9 @@ _DELTA_SIZES = (
 KEYS = (
     Key("vocab_size", "vocab_size"),
     Key("hidden_size", "width"),
-    Key("intermediate_size", "gated_mlp.hidden"),
-    Key("num_attention_heads", "attention.heads"),
-    Key("num_key_value_heads", "attention.kv_heads"),
+    Key("intermediate_size", "gated_mlp.hidden", None),
+    Key("num_attention_heads", "attention.heads", 16),
+    Key("num_key_value_heads", "attention.kv_heads", None),
     Key("head_dim", "attention.key_size", 256),
     Key("attention_bias", ("attention.bias", "attention.out_bias"), False),
     Key("rms_norm_eps", ("norm_eps", "attention.norm_eps", "gated_delta_net.norm_eps"), 1e-6),

@@ -83,7 +83,7 @@ class Mamba2(Layer):
                 raise InputError(f"`{name}` of {self.kind} is {size}; wanted at least 1.")
         if norm not in NORMS:
             raise InputError(f"`norm` of {self.kind} is {norm!r}. {nearest(str(norm), NORMS)}")
-        self.inner = channels or expand * width
+        self.channels = self.inner = channels or expand * width
         self.heads = heads_for(self.inner) if heads is None else heads
         self.groups = groups
         self.value_size = divide(self.kind, "channels", self.inner, "heads", self.heads)

@@ -43,12 +43,12 @@ class RWKV6ChannelMix(Layer):
 
     def __init__(self, width: int, *, hidden: int | None = None, place: tuple[int, int] = (0, 1), **base: Any):
         super().__init__(width, **base)
-        hidden = hidden or multiple(3.5 * width, 32)
+        self.hidden = hidden or multiple(3.5 * width, 32)
         where = Place(self.kind, place)
         self.shift_mix = nn.Parameter(where.mix(width, where.falling).repeat(2, 1))  # for k and r
-        self.k_proj = nn.Linear(width, hidden, bias=False)
+        self.k_proj = nn.Linear(width, self.hidden, bias=False)
         self.r_proj = nn.Linear(width, width, bias=False)
-        self.out_proj = nn.Linear(hidden, width, bias=False)
+        self.out_proj = nn.Linear(self.hidden, width, bias=False)
         nn.init.orthogonal_(self.k_proj.weight)
         nn.init.zeros_(self.r_proj.weight)
         nn.init.zeros_(self.out_proj.weight)

@@ -79,21 +79,25 @@ class RWKV7(Layer):
         key_size = divide(self.kind, "width", width, "heads", heads)
         self.size = Heads.of(self.kind, heads, heads, key_size, value_size or key_size)
         values, root = self.size.values, width**0.5
-        rank = decay_rank or multiple(2.5 * root, 32)
+        self.decay_rank = decay_rank or multiple(2.5 * root, 32)
+        self.rate_rank = rate_rank or multiple(2.5 * root, 32)
+        self.value_rank = value_rank or multiple(1.7 * root, 32)
+        self.gate_rank = gate_rank or multiple(5 * root, 32)
+        self.norm_eps = 1e-5 * key_size if norm_eps is None else norm_eps
         self.shift_mix = nn.Parameter(torch.empty(6, width))  # for r, w, k, v, a and the gate
         self.r_proj = nn.Linear(width, width, bias=False)
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, values, bias=False)
-        self.decay_proj = LowRankProjection(width, width, rank, torch.tanh, bias=True)
-        self.rate_proj = LowRankProjection(width, width, rate_rank or multiple(2.5 * root, 32), bias=True)
+        self.decay_proj = LowRankProjection(width, width, self.decay_rank, torch.tanh, bias=True)
+        self.rate_proj = LowRankProjection(width, width, self.rate_rank, bias=True)
         self.value_proj = None
         if self.place.index:
-            self.value_proj = LowRankProjection(width, values, value_rank or multiple(1.7 * root, 32), bias=True)
-        self.gate_proj = LowRankProjection(width, values, gate_rank or multiple(5 * root, 32), torch.sigmoid)
+            self.value_proj = LowRankProjection(width, values, self.value_rank, bias=True)
+        self.gate_proj = LowRankProjection(width, values, self.gate_rank, torch.sigmoid)
         self.k_k = nn.Parameter(torch.empty(width))
         self.k_a = nn.Parameter(torch.empty(width))
         self.r_k = nn.Parameter(torch.empty(heads, key_size))
-        self.norm = HeadNorm(heads, self.size.value_size, 1e-5 * key_size if norm_eps is None else norm_eps)
+        self.norm = HeadNorm(heads, self.size.value_size, self.norm_eps)
         self.out_proj = nn.Linear(values, width, bias=False)
         self.spec = {"heads": heads, "value_size": self.size.value_size}
         self._draw()

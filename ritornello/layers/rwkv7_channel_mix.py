@@ -40,11 +40,11 @@ class RWKV7ChannelMix(Layer):
 
     def __init__(self, width: int, *, hidden: int | None = None, place: tuple[int, int] = (0, 1), **base: Any):
         super().__init__(width, **base)
-        hidden = hidden or 4 * width
+        self.hidden = hidden or 4 * width
         where = Place(self.kind, place)
         self.shift_mix = nn.Parameter(where.mix(width, where.falling**4))
-        self.k_proj = nn.Linear(width, hidden, bias=False)
-        self.out_proj = nn.Linear(hidden, width, bias=False)
+        self.k_proj = nn.Linear(width, self.hidden, bias=False)
+        self.out_proj = nn.Linear(self.hidden, width, bias=False)
         nn.init.orthogonal_(self.k_proj.weight)
         nn.init.zeros_(self.out_proj.weight)
 

@@ -102,7 +102,7 @@ def _qwen3_5(width: int, depth: int) -> Fields:
     turned = width // heads_for(width) // 8 * 2  # a quarter of a head's channels, in pairs
     attention = {"gate": True, "qk_norm": "head", "zero_centred": True, "rope_size": turned}
     return {
-        "pattern": ["gated_delta_net"] * 3 + [("attention", attention)],
+        "pattern": [("gated_delta_net", {"norm_eps": 1e-6})] * 3 + [("attention", attention)],
         "norm": "zero_centred_rms_norm",
         "tied_embeddings": False,
     }
@@ -124,7 +124,7 @@ def _olmo_hybrid(width: int, depth: int) -> Fields:
 
 
 def _falcon_h1(width: int, depth: int) -> Fields:
-    return {"pattern": [Parallel("attention", "mamba2", combine="sum")]}
+    return {"pattern": [Parallel("mamba2", "attention", combine="sum")], "norm_eps": 1e-5}
 
 
 def _hymba(width: int, depth: int) -> Fields:
