@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from ritornello.cell import AffineCell, Cell
 from ritornello.errors import InputError
-from ritornello.method import Auto, Method
+from ritornello.method import Auto, Fused, Method
+from ritornello.method._probe import check_once
 from ritornello.sequence import Sequence, leading
 from ritornello.typing import Tensor, Tree
 
@@ -37,7 +38,7 @@ def run(
         ``Result(y, state, stats)``.
 
     Raises:
-        InputError: shapes that do not fit.
+        InputError: shapes that do not fit, or a step that is not pure.
         BackendError: a method that cannot run this cell.
     """
     method = Auto() if method is None else method
@@ -58,6 +59,8 @@ def run(
         o, last, told = chosen.solution(recurrence, cell.query(u), state, cu_seqlens)
         y = cell.finish(u, o)
     else:
+        if not isinstance(chosen, Fused):  # which never calls the step
+            check_once(cell, u, state)
         h, last, told = chosen.solution(cell, u, state, cu_seqlens)
         y = cell.read(u, h)
     return Result(y, last, {"method": str(chosen), **told})

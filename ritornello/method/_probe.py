@@ -12,7 +12,7 @@ from ritornello.cell import Cell
 from ritornello.errors import InputError
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["check_pure", "few_rows"]
+__all__ = ["check_once", "check_pure", "few_rows"]
 
 ROWS = 4
 
@@ -26,6 +26,19 @@ def few_rows(u: Tree, state: Tree) -> tuple[Tree, Tree]:
     flat = torch.linspace(0, count - 1, min(ROWS, count)).round().long()
     row, time = flat // lead.shape[1], flat % lead.shape[1]
     return pytree.tree_map(lambda x: x[row, time], u), pytree.tree_map(lambda x: x[row], state)
+
+
+def check_once(cell: Cell, u: Tree, state: Tree) -> None:
+    """`check_pure` for a cell that has not been looked at yet, from what it is run with: u (B, T, ...) and the state.
+
+    Packed sequences lie in one row: the first sequence's state stands for all.
+    """
+    lead = pytree.tree_leaves(u)[0]
+    if cell in _checked or torch.compiler.is_compiling() or lead.shape[0] * lead.shape[1] == 0:
+        return
+    leaves = pytree.tree_leaves(state)
+    if leaves and len(leaves[0]) >= lead.shape[0]:
+        check_pure(cell, *few_rows(u, state))
 
 
 def check_pure(cell: Cell, u: Tree, h: Tree) -> None:

@@ -86,11 +86,12 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("method", [rt.Sequential(), rt.Newton()], ids=str)
 @pytest.mark.parametrize(("cell", "sentence"), REFUSED.items(), ids=lambda v: getattr(v, "__name__", ""))
-def test_refused(cell, sentence):
+def test_refused(cell, sentence, method):
     x = torch.randn(2, 9, 3)
     with pytest.raises(rt.InputError, match=f"The step of {cell.__name__} .*{sentence}"):
-        rt.run(cell(), x, method=rt.Newton())
+        rt.run(cell(), x, method=method)
 
 
 def test_nothing_of_the_check_is_left():
