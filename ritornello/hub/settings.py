@@ -320,6 +320,8 @@ def _options(entry: Any, layer: Any) -> dict[str, Any]:
                 found[name] = settled
             else:
                 found[name] = None if name in given else parameter.default
+    if found.get("hidden") is not None:
+        found.pop("expand", None)  # it only told how many channels are hidden
     return found
 
 

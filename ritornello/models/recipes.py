@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ritornello.errors import InputError, nearest
 from ritornello.layers.parts.sizes import heads_for, multiple
 from ritornello.models.config import ModelConfig, Parallel
@@ -74,10 +76,21 @@ def recipe(name: str, vocab_size: int, width: int, depth: int | None = None, **c
 
 
 def _griffin(width: int, depth: int) -> Fields:
+    heads = heads_for(width)
+    attention = {
+        "heads": heads,
+        "kv_heads": 1,
+        "window": 2048,
+        "rope_size": width // heads // 4 * 2,  # half of a head's channels, in pairs
+        "out_bias": True,
+    }
+    recurrent = ("rg_lru", {"state_size": width, "heads": heads})
     return {
-        "pattern": ["rg_lru", "rg_lru", ("attention", {"window": 1024, "kv_heads": 1})],
-        "ffn": ("gated_mlp", {"expand": 3, "activation": "gelu_tanh"}),
-        "embedding_scale": width**0.5,
+        "pattern": [recurrent, recurrent, ("attention", attention)],
+        "ffn": ("gated_mlp", {"expand": 3, "activation": "gelu_tanh", "bias": True}),
+        "norm": "zero_centred_rms_norm",
+        "embedding_scale": torch.tensor(width**0.5, dtype=torch.bfloat16).item(),  # as the authors' code keeps it
+        "logits_soft_cap": 30.0,
     }
 
 
@@ -156,8 +169,8 @@ def _xlstm(mlstm: int, slstm: int) -> Recipe:
 
 _RECIPES = {
     "griffin": Recipe(
-        "two RG-LRU blocks, then attention over a window of 1,024 steps with one key head",
-        "De et al. 2024, Griffin, arXiv:2402.19427",
+        "two RG-LRU blocks, then attention over a window of 2,048 steps with one key head, as in RecurrentGemma",
+        "De et al. 2024, Griffin, arXiv:2402.19427; Botev et al. 2024, RecurrentGemma, arXiv:2404.07839",
         _griffin,
         3,
     ),

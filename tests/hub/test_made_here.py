@@ -14,6 +14,7 @@ SIZES = {"vocab_size": 23, "width": 128}
 IDS = torch.randint(23, (2, 20), generator=torch.Generator().manual_seed(1))
 OF_TRANSFORMERS = {
     "falcon_h1": "falcon_h1",
+    "griffin": "recurrent_gemma",
     "jamba": "jamba",
     "lfm2": "lfm2",
     "olmo_hybrid": "olmo_hybrid",
