@@ -15,7 +15,7 @@ from ritornello.errors import (
 )
 from ritornello.hub import load, save
 from ritornello.kernels.registry import backend, explain
-from ritornello.method import Auto, Chunked, Fused, Method, Newton, Scan, Sequential
+from ritornello.method import Auto, Chunked, Compiled, Fused, Method, Newton, Scan, Sequential
 from ritornello.models import LanguageModel, ModelConfig, Parallel, Repeat
 from ritornello.state import State
 
@@ -28,6 +28,7 @@ __all__ = [
     "Cell",
     "CheckpointError",
     "Chunked",
+    "Compiled",
     "ConvergenceError",
     "Fused",
     "InputError",

@@ -98,5 +98,5 @@ def able(recurrence: Recurrence) -> str:
     if isinstance(recurrence, Transition):
         names += ["Scan()", "Chunked()"]
     else:
-        names.append("Newton()")
+        names += ["Compiled()", "Newton()"]
     return ", ".join(names)
