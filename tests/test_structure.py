@@ -39,10 +39,14 @@ FLOORS = (
 
 OPTIONAL = {
     "datasets", "fastapi", "huggingface_hub", "lightning", "lightning_fabric", "lm_eval", "matplotlib",
-    "minGRU_pytorch", "mlstm_kernels", "optuna", "tensorboard", "tensorboardX", "titans_pytorch", "tokenizers",
-    "torchrecurrent", "transformers", "triton", "uvicorn",
+    "minGRU_pytorch", "mlstm_kernels", "optuna", "sklearn", "tensorboard", "tensorboardX", "titans_pytorch",
+    "tokenizers", "torchrecurrent", "transformers", "triton", "uvicorn",
 }  # fmt: skip
 """Packages that an installation may lack: imported inside the function that needs them."""
+
+ADAPTERS = {"ritornello.hub.huggingface": "transformers"}
+"""Modules whose classes are subclasses of an optional package's: who imports one wants the package, and nothing else
+imports it."""
 
 LISTED = ("cells", "layers")
 """Folders of which every file has its line in ``__init__.py``."""
@@ -141,7 +145,10 @@ def early_optional(root: Path) -> Iterator[str]:
         is_kernel = parts[:2] == ("kernels", "triton") and parts[-1] != "__init__.py"
         for found in imports_of(path, root):
             name = found.module.split(".")[0]
-            if name in OPTIONAL and not found.late and not (is_kernel and name == "triton"):
+            if {found.module, f"{found.module}.{found.name}"} & set(ADAPTERS):
+                yield f"{path.relative_to(root)}:{found.line}: imports an adapter, which is for users"
+            is_adapter = ADAPTERS.get(".".join((PACKAGE, *parts)).removesuffix(".py")) == name
+            if name in OPTIONAL and not found.late and not is_adapter and not (is_kernel and name == "triton"):
                 yield f"{path.relative_to(root)}:{found.line}: imports `{name}` early; import it where it is used"
 
 

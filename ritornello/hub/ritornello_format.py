@@ -20,6 +20,8 @@ from ritornello.models import ByteTokenizer, FileTokenizer, LanguageModel, Model
 __all__ = ["FORMAT", "inspect", "load", "save"]
 
 VERSION = 1
+MODEL_TYPE = "ritornello"
+"""By which transformers finds the classes of huggingface.py."""
 
 
 def save(model: LanguageModel, folder: Path) -> None:
@@ -28,6 +30,7 @@ def save(model: LanguageModel, folder: Path) -> None:
     if isinstance(model.tokens, FileTokenizer):
         tokens = TOKENIZER
     config = {"format": "ritornello", "version": VERSION, "tokens": tokens, "model": model.config.to_dict()}
+    config |= {"model_type": MODEL_TYPE, "architectures": ["RitornelloForCausalLM"]}
     if model.origin:
         config["origin"] = model.origin
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}

@@ -12,7 +12,8 @@ import torch
 
 from ritornello import ops
 from ritornello.kernels.registry import backend
-from ritornello.testing.op_cases import OF_ROWS, Draw, Sizes, case, cases, op_names
+from ritornello.testing.draw import Draw
+from ritornello.testing.op_cases import OF_ROWS, Sizes, case, cases, op_names
 from ritornello.testing.op_check import parted
 
 TOLERANCE = 1e-10

@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ritornello import ops
 from ritornello.kernels.registry import backend, explain
-from ritornello.testing.op_cases import Draw, case, op_names
+from ritornello.testing.draw import Draw
+from ritornello.testing.op_cases import case, op_names
 from ritornello.testing.op_check import run_op
 from ritornello.typing import Tensor
 
