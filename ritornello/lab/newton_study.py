@@ -46,6 +46,7 @@ class TanhCell(Cell):
         return torch.tanh(u + h @ self.weight.mT)
 
 
+@torch.no_grad()
 def largest_exponent(cell: TanhCell, x: Tensor) -> float:
     """The largest Lyapunov exponent along the trajectory of x (1, T, size), per step: how fast two states close to
     each other part (or meet, below 0), as the mean logarithm of |J_t v| for a v that follows, kept at length 1.
@@ -85,12 +86,12 @@ def draw(path: str, gain: float = 1.5, length: int = 200) -> None:
     cell, x = TanhCell(SIZE, gain), torch.randn(1, length, SIZE, dtype=torch.float64)
     want = run(cell, x, method=Sequential()).y
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    for number, guess in enumerate(iterates(cell, x, x.new_zeros(1, SIZE), 16)):
+    for number, guess in enumerate(iterates(cell, x, x.new_zeros(1, SIZE), 11)):
         error = (guess - want).abs().amax(-1)[0].clamp(min=1e-17)
-        axes.semilogy(error, color=pyplot.get_cmap("viridis")(number / 16), label=str(number), linewidth=1.2)
+        axes.semilogy(error, color=pyplot.get_cmap("viridis")(number / 11), label=str(number), linewidth=1.2)
     axes.set(xlabel="time step", ylabel="largest error of the state", title=f"Newton's iterates, gain {gain:g}")
     axes.legend(title="iteration", ncols=2, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=90)
     pyplot.close(figure)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
+from itertools import accumulate
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
 
 import ritornello as rt
+from ritornello import cells
+from ritornello.lab import newton_study
 from tests.method.newton_cells import SIZE, UNSTABLE, Bound, Tanh, build, names, numbers, worst
 
 REACH = {torch.float64: 1e-9, torch.float32: 2e-5}
@@ -260,3 +265,37 @@ def test_an_affine_cell_is_a_scan():
 def test_bad_options(options):
     with pytest.raises(rt.InputError, match=f"`{next(iter(options))}` of Newton"):
         rt.Newton(**options)
+
+
+@pytest.mark.parametrize("name", ["ParaGRUCell", "ParaLSTMCell"])
+def test_memory_stays_within_eight_times_the_states(name):
+    """Diagonal and block Jacobians, as PyTorch's allocator counts it."""
+    torch.manual_seed(0)
+    cell, x = getattr(cells, name)(16, 16), torch.randn(1, 1 << 15, 16)
+    with torch.no_grad():
+        u, state = cell.drive(x).contiguous(), cell.initial_state(1, x)
+        rt.Newton().solve(cell, u[:, :64], state)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+            states, _ = rt.Newton().solve(cell, u, state)
+    events = found.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    stored = sum(t.nbytes for t in torch.utils._pytree.tree_leaves(states))
+    most = max(accumulate(nbytes for _, nbytes in changes))
+    assert stored <= most <= 8 * stored
+
+
+def test_the_study_prints_and_draws(tmp_path, capsys):
+    newton_study.main(["--gains", "0.5", "--lengths", "30"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[2].startswith("| 0.5 | -") and "(" not in lines[2]
+    pytest.importorskip("matplotlib")
+    newton_study.draw(str(tmp_path / "newton.png"), length=20)
+    assert (tmp_path / "newton.png").stat().st_size > 1000
+
+
+def test_the_exponent_of_a_linear_step():
+    cell = newton_study.TanhCell(3, 1.0)
+    with torch.no_grad():
+        cell.weight.copy_(0.5 * torch.eye(3))
+    exponent = newton_study.largest_exponent(cell, torch.zeros(1, 50, 3, dtype=torch.float64))
+    assert exponent == pytest.approx(math.log(0.5), abs=1e-6)
