@@ -229,8 +229,9 @@ class Settings:
             if again.get(setting, MISSING) != ours[setting]:
                 owner, option = setting.split(".") if "." in setting else ("the model's config", setting)
                 raise InputError(
-                    f"`{option}` of {owner} is {ours[setting]!r}, which a checkpoint of format {name!r} cannot say. "
-                    "Save it as 'ritornello'."
+                    f"`{option}` of {owner} is {ours[setting]!r}, which a checkpoint of format {name!r} cannot say "
+                    f"beside the model's other settings: it would be read as {again.get(setting)!r}. Save it as "
+                    "'ritornello', or build the model with what that format can say."
                 )
         if layers != layers_again:
             raise InputError(f"A checkpoint of format {name!r} cannot say this pattern. Save it as 'ritornello'.")

@@ -73,7 +73,7 @@ class Mamba2(Layer):
         out_bias: bool = False,
         conv_bias: bool = True,
         norm: str = "gate_first",
-        norm_eps: float = 1e-5,
+        norm_eps: float = 1e-6,
         negative_eigenvalues: bool = False,
         **base: Any,
     ):

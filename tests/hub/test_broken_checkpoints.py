@@ -155,7 +155,7 @@ OTHERS = {
     "a feed-forward": (dict(ffn="mlp"), "Block 0 is mamba and mlp"),
     "an option": (
         dict(pattern=("mamba", {"negative_eigenvalues": True})),
-        "`negative_eigenvalues` of mamba is True, which a checkpoint of format 'mamba' cannot say",
+        "`negative_eigenvalues` of mamba is True, which a checkpoint of format 'mamba' cannot say beside",
     ),
     "options that differ": (
         dict(pattern=["mamba", ("mamba", {"state_size": 3})]),

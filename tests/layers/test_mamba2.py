@@ -18,7 +18,7 @@ def pair():
     mamba2 = pytest.importorskip("transformers.models.mamba2.modeling_mamba2")
     config = mamba2.Mamba2Config(
         hidden_size=WIDTH, num_heads=HEADS, head_dim=2 * WIDTH // HEADS, state_size=STATE, n_groups=GROUPS,
-        num_hidden_layers=1, chunk_size=8,
+        num_hidden_layers=1, chunk_size=8, layer_norm_epsilon=1e-6,
     )  # fmt: skip
     torch.manual_seed(0)
     theirs = mamba2.Mamba2Mixer(config, 0).eval()
