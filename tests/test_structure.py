@@ -44,7 +44,7 @@ OPTIONAL = {
 }  # fmt: skip
 """Packages that an installation may lack: imported inside the function that needs them."""
 
-ADAPTERS = {"ritornello.hub.huggingface": "transformers"}
+ADAPTERS = {"ritornello.hub.huggingface": "transformers", "ritornello.hub.lm_eval": "lm_eval"}
 """Modules whose classes are subclasses of an optional package's: who imports one wants the package, and nothing else
 imports it."""
 

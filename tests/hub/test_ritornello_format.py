@@ -136,7 +136,7 @@ BROKEN = {
     "weights cut to nothing": (lambda f: cut(f / "model.safetensors", 0), "no whole safetensors file"),
     "a config cut short": (lambda f: cut(f / "config.json", 40), "is no JSON"),
     "a config that is a list": (lambda f: (f / "config.json").write_text("[]"), "no JSON object but a list"),
-    "another format": (lambda f: edit(f, lambda c: c.update(format="nonesuch", model_type="nonesuch")), "kind 'nonesuch'"),
+    "another format": (lambda f: edit(f, lambda c: c.update(format="none", model_type="nonesuch")), "kind 'nonesuch'"),
     "a newer version": (lambda f: edit(f, lambda c: c.update(version=2)), "Install a newer one"),
     "no version": (lambda f: edit(f, lambda c: c.pop("version")), "of version None"),
     "no model": (lambda f: edit(f, lambda c: c.pop("model")), "no field 'model'"),

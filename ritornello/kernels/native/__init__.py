@@ -37,6 +37,13 @@ SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
 }
 
 
+def available() -> bool:
+    """Whether there is a native library that can be loaded; if not, it says so once."""
+    from ritornello.kernels.native import _library
+
+    return _library.available()
+
+
 def _missing() -> str | None:
     from ritornello.kernels.native import _library
 
