@@ -146,7 +146,7 @@ class RitornelloLM(TemplateLM):
     def _answer(self, context: str, options: dict[str, Any]) -> str:
         ends = options.get("until") or []
         ends = [ends] if isinstance(ends, str) else ends
-        sampled = {"temperature": options.get("temperature", 1.0) if options.get("do_sample") else 0.0}
+        sampled: dict[str, Any] = {"temperature": options.get("temperature", 1.0) if options.get("do_sample") else 0.0}
         sampled |= {name: options[name] for name in ("top_k", "top_p") if options.get(name) is not None}
         longest = options.get("max_gen_toks") or options.get("max_new_tokens") or LONGEST
         ids, text = self._ids(self.tok_encode(context) or [self.prefix]), ""
