@@ -280,6 +280,7 @@ _SPECS: dict[str, tuple[Callable[[Draw, Sizes], dict[str, Any]], dict[str, dict]
             "three": {"blocks": 3, "T": 75},
             "three packed": {"blocks": 3, "T": 40, "cu": [0, 9, 9, 35]},
             "four": {"blocks": 4},
+            "five": {"blocks": 5},
             "one": {"blocks": 1},
         },
     ),

@@ -1,4 +1,4 @@
-"""h_i ← Σ_j a_ij ⊙ h_j + b_i for two or three states, in C: src/block_scan.c."""
+"""h_i ← Σ_j a_ij ⊙ h_j + b_i for two, three or four states, in C: src/block_scan.c."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ritornello.kernels.native._library import Entry
 from ritornello.kernels.native._tensors import address, blank, starts, zero_tail
 
 CHUNK = 64  # as in the C source: one checkpoint for so many steps
-STATES = (2, 3)
+STATES = (2, 3, 4)
 
 FIELDS = "3p 3p p 4q 4q 2p 3p 2q"
 _forward = Entry("block_scan_forward", FIELDS)
@@ -17,7 +17,7 @@ _backward = Entry("block_scan_backward", FIELDS)
 
 def limits(a, b, state, cu_seqlens):
     if b.shape[2] not in STATES:
-        return f"it mixes two or three states, and was given {b.shape[2]}"
+        return f"it mixes two, three or four states, and was given {b.shape[2]}"
     return None
 
 

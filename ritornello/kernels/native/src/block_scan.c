@@ -1,10 +1,10 @@
-/* h_i ← Σ_j a_ij ⊙ h_j + b_i, n = 2 or 3 states of D channels: time in order, the lanes of a vector are channels.
+/* h_i ← Σ_j a_ij ⊙ h_j + b_i, n = 2, 3 or 4 states of D channels: time in order, the lanes of a vector are channels.
  *
  * As in diagonal_scan.c: the states of a block of channels stay in L1 while a, b and h stream past once, and the
  * backward pass recomputes the states of a chunk from a checkpoint at its start. */
 #include "isa.h"
 
-enum { CHUNK = 64, MOST = 256, MOST_STATES = 3 };
+enum { CHUNK = 64, MOST = 256, MOST_STATES = 4 };
 
 struct arguments {
     const act *a, *b; /* (n, n, D) and (n, D) dense, at strides of their own over rows and steps */
@@ -145,10 +145,20 @@ static void over_items(const struct arguments *a, rit_body body) {
     rit_parallel_sized(items, rows * a->steps * a->channels * a->states * a->states, body, (void *)a);
 }
 
-static void forward_2(void *a, int64_t index) { forward(a, index, 2); }
-static void forward_3(void *a, int64_t index) { forward(a, index, 3); }
-static void backward_2(void *a, int64_t index) { backward(a, index, 2); }
-static void backward_3(void *a, int64_t index) { backward(a, index, 3); }
+#define BODIES(n)                                                             \
+    static void forward_##n(void *a, int64_t index) { forward(a, index, n); } \
+    static void backward_##n(void *a, int64_t index) { backward(a, index, n); }
 
-RIT_ENTRY(block_scan_forward)(const struct arguments *a) { over_items(a, a->states == 2 ? forward_2 : forward_3); }
-RIT_ENTRY(block_scan_backward)(const struct arguments *a) { over_items(a, a->states == 2 ? backward_2 : backward_3); }
+BODIES(2)
+BODIES(3)
+BODIES(4)
+
+RIT_ENTRY(block_scan_forward)(const struct arguments *a) {
+    static const rit_body bodies[] = {forward_2, forward_3, forward_4};
+    over_items(a, bodies[a->states - 2]);
+}
+
+RIT_ENTRY(block_scan_backward)(const struct arguments *a) {
+    static const rit_body bodies[] = {backward_2, backward_3, backward_4};
+    over_items(a, bodies[a->states - 2]);
+}
