@@ -14,9 +14,9 @@ __all__ = ["BlockLRNNCell"]
 
 
 class BlockLRNNCell(AffineCell):
-    """h_t = A(x_t) h_{t−1} + v(x_t), A of n × n blocks: each is M(x_t) with the mean of every column taken off, divided by
-    the largest p-norm of its columns; M and v are perceptrons with one hidden layer. Where a sequence starts, h_0 is
-    learned.
+    """h_t = A(x_t) h_{t−1} + v(x_t), A of n × n blocks: each is M(x_t) with the mean of every column taken off, divided
+    by the largest p-norm of its columns; M and v are perceptrons with one hidden layer. Where a sequence starts, h_0
+    is learned.
 
     It is given x (B, T, size), or a pair of that and (B, T) bool: which steps start a sequence (none, for x alone).
 
