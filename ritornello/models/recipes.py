@@ -137,7 +137,7 @@ def _olmo_hybrid(width: int, depth: int) -> Fields:
 
 
 def _falcon_h1(width: int, depth: int) -> Fields:
-    return {"pattern": [Parallel("mamba2", "attention", combine="sum")], "norm_eps": 1e-5}
+    return {"pattern": [Parallel(("mamba2", {"norm_eps": 1e-5}), "attention", combine="sum")], "norm_eps": 1e-5}
 
 
 def _hymba(width: int, depth: int) -> Fields:
