@@ -18,8 +18,11 @@ __all__ = ["GatedCell", "check_heads", "headwise"]
 def headwise(weight: Tensor, x: Tensor) -> Tensor:
     """W x for every gate, each head for itself: weight (G, H, o, i) as [gate, head, out, in] and x (..., H·i) give
     (..., G, H·o), in the dtype of x."""
+    weight = weight.to(x.dtype)
+    if weight.shape[1] == 1:  # one product, whose result lies in memory as it is read: a step at a time
+        return nn.functional.linear(x, weight.flatten(0, 2)).unflatten(-1, (weight.shape[0], weight.shape[2]))
     heads = x.unflatten(-1, (weight.shape[1], weight.shape[3]))
-    return torch.einsum("ghoi,...hi->...gho", weight.to(x.dtype), heads).flatten(-2)
+    return torch.einsum("ghoi,...hi->...gho", weight, heads).flatten(-2)
 
 
 def check_heads(cell: Cell, heads: int, **sizes: int) -> None:
