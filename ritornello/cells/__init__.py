@@ -12,6 +12,7 @@ from ritornello.cells.indrnn import IndRNNCell
 from ritornello.cells.lmu import LMUCell
 from ritornello.cells.lru import LRUCell
 from ritornello.cells.lstm import LSTMCell
+from ritornello.cells.lti import LTICell
 from ritornello.cells.m2rnn import M2RNNCell
 from ritornello.cells.mgu import MGUCell
 from ritornello.cells.min_gru import MinGRUCell
@@ -21,6 +22,7 @@ from ritornello.cells.para_lstm import ParaLSTMCell
 from ritornello.cells.peephole_lstm import PeepholeLSTMCell
 from ritornello.cells.qrnn import QRNNCell
 from ritornello.cells.rg_lru import RGLRUCell
+from ritornello.cells.s4 import S4System
 from ritornello.cells.s4d import S4DCell
 from ritornello.cells.s5 import S5Cell
 from ritornello.cells.slstm import SLSTMCell
@@ -39,6 +41,7 @@ __all__ = [
     "LMUCell",
     "LRUCell",
     "LSTMCell",
+    "LTICell",
     "M2RNNCell",
     "MGUCell",
     "MinGRUCell",
@@ -49,6 +52,7 @@ __all__ = [
     "QRNNCell",
     "RGLRUCell",
     "S4DCell",
+    "S4System",
     "S5Cell",
     "SLSTMCell",
     "SRUCell",

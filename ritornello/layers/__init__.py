@@ -27,6 +27,7 @@ from ritornello.layers.linear_attention import LinearAttention
 from ritornello.layers.lmu import LMU
 from ritornello.layers.log_linear import LogLinear
 from ritornello.layers.lru import LRU
+from ritornello.layers.lssl import LSSL
 from ritornello.layers.lstm import LSTM
 from ritornello.layers.m2rnn import M2RNN
 from ritornello.layers.mamba import Mamba
@@ -53,6 +54,7 @@ from ritornello.layers.rwkv6 import RWKV6
 from ritornello.layers.rwkv6_channel_mix import RWKV6ChannelMix
 from ritornello.layers.rwkv7 import RWKV7
 from ritornello.layers.rwkv7_channel_mix import RWKV7ChannelMix
+from ritornello.layers.s4 import S4
 from ritornello.layers.s4d import S4D
 from ritornello.layers.s5 import S5
 from ritornello.layers.short_conv import ShortConv
@@ -85,6 +87,7 @@ for _layer in (
     LMU,
     LogLinear,
     LRU,
+    LSSL,
     LSTM,
     M2RNN,
     Mamba,
@@ -111,6 +114,7 @@ for _layer in (
     RWKV6ChannelMix,
     RWKV7,
     RWKV7ChannelMix,
+    S4,
     S4D,
     S5,
     ShortConv,
@@ -129,6 +133,7 @@ __all__ = [
     "KDA",
     "LMU",
     "LRU",
+    "LSSL",
     "LSTM",
     "M2RNN",
     "MGU",
@@ -140,6 +145,7 @@ __all__ = [
     "RWKV5",
     "RWKV6",
     "RWKV7",
+    "S4",
     "S4D",
     "S5",
     "SLSTM",
