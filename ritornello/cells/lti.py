@@ -27,7 +27,7 @@ class LTICell(Cell):
         system: a module that returns Ā (H, N, N), B̄ (H, N), C (H, N) and D (H,) in a dtype, differentiably.
         channels, size: H and N.
 
-    Source: Gu et al. 2021, "Combining Recurrent, Convolutional, and Continuous-time Models", arXiv:2110.13985, section 3.
+    Source: Gu et al. 2021, "Combining Recurrent, Convolutional, and Continuous-time Models", arXiv:2110.13985.
     """
 
     def __init__(self, system: nn.Module, channels: int, size: int):

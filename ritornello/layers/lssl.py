@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import nn
@@ -13,10 +14,11 @@ from ritornello.errors import InputError, nearest
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
 from ritornello.layers.parts.hippo import lagt, legs, legt
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
+from ritornello.typing import Tensor
 
 __all__ = ["LSSL"]
 
-OPERATORS = {"legs": legs, "legt": legt, "lagt": lagt}
+OPERATORS: dict[str, Callable[[int], tuple[Tensor, Tensor]]] = {"legs": legs, "legt": legt, "lagt": lagt}
 
 
 class LSSL(Layer):
@@ -64,7 +66,8 @@ class LSSL(Layer):
             raise InputError(f"`operator` of {self.kind} is {operator!r}. {nearest(str(operator), OPERATORS)}")
         if not 0 < step_min <= step_max:
             raise InputError(f"`step_min`, `step_max` of {self.kind} are {step_min}, {step_max}; wanted 0 < min ≤ max.")
-        system = DenseSystem(*OPERATORS[operator](state_size), width, step_min, step_max)
+        A, B = OPERATORS[operator](state_size)
+        system = DenseSystem(A, B, width, step_min, step_max)
         self.operator = operator
         self.cell = LTICell(system, width, state_size)
         self.out_proj = nn.Linear(width, width)

@@ -22,7 +22,7 @@ def operator(name, size):
     for n in range(size):
         for k in range(size):
             if name == "legs":
-                A[n, k] = -((2 * n + 1) * (2 * k + 1)) ** 0.5 if n > k else -(n + 1) * (n == k)
+                A[n, k] = -(((2 * n + 1) * (2 * k + 1)) ** 0.5) if n > k else -(n + 1) * (n == k)
             elif name == "legt":
                 A[n, k] = -(2 * n + 1) * ((-1) ** (n - k) if n >= k else 1)
             else:
