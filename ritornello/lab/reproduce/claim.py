@@ -1,0 +1,124 @@
+"""A published claim that small runs can test: what is trained, what must come out, and what did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+__all__ = ["CONFIRMED", "REFUTED", "Claim", "Finding", "Row", "Trial"]
+
+CONFIRMED, REFUTED = "as published", "not as published"
+
+Row = tuple[str, str, Sequence[float], bool]
+
+RATES = (1e-2, 3e-3)
+"""Learning rates that every contender is given; its better one counts, whether it should succeed or fail."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A contender and what it must reach.
+
+    Args:
+        layer: as `ritornello compare` takes it.
+        at_least, at_most: of the score's median over the seeds; it goes from chance, 0, to the best possible, 1.
+        fields: of the task, where they differ from the claim's.
+        name: for a reader; the layer where empty.
+    """
+
+    layer: str
+    at_least: float | None = None
+    at_most: float | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.name or self.layer
+
+    @property
+    def wanted(self) -> str:
+        return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+
+    def met(self, score: float) -> bool:
+        return (self.at_least is None or score >= self.at_least) and (self.at_most is None or score <= self.at_most)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was claimed, and the runs that test it.
+
+    Args:
+        name: by which it is called.
+        claimed: the claim, in a sentence.
+        source: where.
+        task: its small preset, with `fields`.
+        length: at which is scored.
+        trials: the contenders.
+        steps: of each training.
+        depth, width: of the models.
+        note: what differs from the source, or why it may come out otherwise.
+    """
+
+    name: str
+    claimed: str
+    source: str
+    task: str
+    length: int
+    trials: Sequence[Trial]
+    steps: int
+    depth: int = 2
+    width: int = 64
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    rates: Sequence[float] = RATES
+    note: str = ""
+
+    def work(self, seeds: int) -> list[dict[str, Any]]:
+        """The runs, for the workers."""
+        return [
+            {
+                "kind": "learn", "claim": self.name, "trial": i, "layer": trial.layer, "task": self.task,
+                "fields": {**self.fields, **trial.fields}, "length": self.length, "steps": self.steps,
+                "depth": self.depth, "width": self.width, "lr": lr, "seed": seed,
+            }
+            for i, trial in enumerate(self.trials)
+            for lr in self.rates
+            for seed in range(seeds)
+        ]  # fmt: skip
+
+    def judge(self, results: Sequence[Mapping[str, Any]], problems: Sequence[str] = ()) -> Finding:
+        """Compare what came out with what was claimed."""
+        rows = []
+        for i, trial in enumerate(self.trials):
+            by_rate: dict[float, list[float]] = {}
+            for result in (r for r in results if r["trial"] == i):
+                by_rate.setdefault(result["lr"], []).append(result["score"])
+            if by_rate:
+                scores = max(by_rate.values(), key=median)
+                rows.append((trial.title, trial.wanted, scores, trial.met(median(scores))))
+        return Finding.of(self.name, rows, len(self.trials), problems)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came out of a claim.
+
+    Args:
+        rows: for each trial its title, what was wanted, the scores of the seeds at its better rate, and whether met.
+        verdict: CONFIRMED or REFUTED; None where runs are missing.
+        problems: what kept runs from ending.
+    """
+
+    claim: str
+    rows: Sequence[Row]
+    verdict: str | None
+    problems: Sequence[str] = ()
+
+    @staticmethod
+    def of(claim: str, rows: Sequence[Row], wanted: int, problems: Sequence[str]) -> Finding:
+        """The finding of some rows, of which there should be `wanted`."""
+        if len(rows) < wanted:
+            return Finding(claim, rows, None, problems)
+        return Finding(claim, rows, CONFIRMED if all(met for *_, met in rows) else REFUTED, problems)

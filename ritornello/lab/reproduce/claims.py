@@ -1,0 +1,103 @@
+"""The claims: each a few lines, in the order in which they are told."""
+
+from __future__ import annotations
+
+from ritornello.errors import InputError, nearest
+from ritornello.lab.reproduce.claim import Claim, Trial
+from ritornello.lab.reproduce.min_gru import MIN_GRU, MinGRUClaim
+
+__all__ = ["CLAIMS", "choose"]
+
+SIGNED = "negative_eigenvalues=true"
+LEARNS, DOES_NOT = 0.9, 0.2
+"""Of scores from chance, 0, to the best, 1: of parity, 95 and 60 % right."""
+
+GRAZZI = "Grazzi et al. 2024, arXiv:2411.12537, table 3 (2 layers, width 128)"
+BECK = "Beck et al. 2024, arXiv:2405.04517, section 4.1; Merrill et al. 2024, arXiv:2404.08819"
+
+_ALL = (
+    Claim(
+        name="negative_eigenvalues",
+        claimed="With eigenvalues in [−1, 1] DeltaNet and Mamba learn parity beyond the lengths of training; with "
+        "those in [0, 1] they do not.",
+        source=GRAZZI,
+        task="parity",
+        length=160,
+        trials=(
+            Trial(f"delta_net:{SIGNED}", at_least=LEARNS, name="DeltaNet [−1, 1]"),
+            Trial("delta_net", at_most=DOES_NOT, name="DeltaNet [0, 1]"),
+            Trial(f"mamba:{SIGNED}", at_least=LEARNS, name="Mamba [−1, 1]"),
+            Trial("mamba", at_most=DOES_NOT, name="Mamba [0, 1]"),
+        ),
+        steps=600,
+    ),
+    Claim(
+        name="delta_product",
+        claimed="Products of two Householder matrices solve the word problem of S3 in one layer; one Householder "
+        "matrix does not.",
+        source="Siems et al. 2025, arXiv:2502.10297, figure 4 (one layer, trained at 128)",
+        task="s3",
+        length=64,
+        trials=(
+            Trial("delta_product:householders=2:decay=false", at_least=LEARNS, name="DeltaProduct, 2 Householders"),
+            Trial("delta_product:householders=1:decay=false", at_most=0.5, name="DeltaNet [−1, 1], 1 Householder"),
+        ),
+        steps=800,
+        depth=1,
+        note="Trained at length 32, scored at twice that; chance is 1 in 6.",
+    ),
+    Claim(
+        name="hybrid_recall",
+        claimed="One attention layer closes most of the gap in recall between a recurrent model and attention.",
+        source="Arora et al. 2023, arXiv:2312.04927 (97 % of the gap by attention where it is needed); Waleffe et al. "
+        "2024, arXiv:2406.07887",
+        task="mqar",
+        length=64,
+        trials=(
+            Trial("attention", at_least=0.95),
+            Trial("min_gru", at_most=0.5, name="minGRU"),
+            Trial("min_gru+attention", at_least=0.9, name="minGRU, then one layer of attention"),
+        ),
+        steps=800,
+    ),
+    Claim(
+        name="state_tracking",
+        claimed="LSTM and sLSTM, whose state is mixed by what it holds, track state; GLA and Mamba do not.",
+        source=BECK,
+        task="parity",
+        length=160,
+        trials=(
+            Trial("lstm", at_least=LEARNS, name="LSTM"),
+            Trial("slstm", at_least=LEARNS, name="sLSTM"),
+            Trial("gla", at_most=DOES_NOT, name="GLA"),
+            Trial("mamba", at_most=DOES_NOT, name="Mamba"),
+        ),
+        steps=600,
+    ),
+    Claim(
+        name="state_size",
+        claimed="A BASED-style model trades recall against state: more features, better recall.",
+        source="Arora et al. 2024, arXiv:2402.18668, figures 2 and 3",
+        task="mqar",
+        length=64,
+        trials=(
+            Trial("attention:window=8+based:key_size=2", at_most=0.7, name="window 8, K = 2: 6 features"),
+            Trial("attention:window=8+based:key_size=16", at_least=0.9, name="window 8, K = 16: 153 features"),
+        ),
+        steps=800,
+    ),
+)
+
+CLAIMS: dict[str, Claim | MinGRUClaim] = {claim.name: claim for claim in (*_ALL, MIN_GRU)}
+
+
+def choose(names: list[str]) -> list[Claim | MinGRUClaim]:
+    """The claims that are meant; ``all`` of them.
+
+    Raises:
+        InputError: an unknown one; the nearest are offered.
+    """
+    for name in names:
+        if name not in CLAIMS and name != "all":
+            raise InputError(f"There is no claim {name!r}. {nearest(name, [*CLAIMS, 'all'])}")
+    return [claim for name, claim in CLAIMS.items() if name in names or "all" in names]

@@ -1,0 +1,78 @@
+"""Running claims: their trainings in the pool's processes, kept line by line, judged when they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ritornello import tasks
+from ritornello.lab.compare.contender import build
+from ritornello.lab.compare.pool import Outcome, Pool
+from ritornello.lab.compare.run import default_workers
+from ritornello.lab.compare.store import Store
+from ritornello.lab.compare.trial import Learner, Limit, evaluate, train
+from ritornello.lab.reproduce import min_gru
+from ritornello.lab.reproduce.claim import Claim, Finding
+from ritornello.lab.reproduce.min_gru import MinGRUClaim
+
+__all__ = ["perform", "reproduce"]
+
+Record = dict[str, Any]
+Watch = Callable[[Outcome, int, int], None]
+
+
+def perform(work: Record, tick: Callable[[float], None]) -> Record:
+    """A run of a claim: its work, with what came out."""
+    if work["kind"] != "learn":
+        return min_gru.perform(work, tick)
+    task = tasks.find(work["task"]).preset("small", **work["fields"])
+    torch.manual_seed(work["seed"])
+    model = build(work["layer"], task, work["width"], work["depth"])
+    learner = Learner(model, task, work["lr"], work["seed"])
+    train(learner, Limit(work["steps"]), tick)
+    score = evaluate(model, task, [work["length"]])[work["length"]]
+    return work | {"score": min(1.0, max(0.0, task.scaled(score))), "raw": score}
+
+
+def reproduce(
+    claims: Sequence[Claim | MinGRUClaim],
+    seeds: int = 3,
+    workers: int | None = None,
+    out: str | Path | None = None,
+    watch: Watch = lambda outcome, done, total: None,
+) -> Iterator[Finding]:
+    """The findings of some claims, in their order, each as soon as its runs are done.
+
+    Args:
+        claims: as `choose` gives them.
+        seeds: runs of each contender with each learning rate.
+        workers: processes; one for each core where None.
+        out: a file of JSON lines that keeps every run; those in it already are not done again.
+        watch: hears of every run, and how many of how many are done.
+    """
+    store = Store(Path(out)) if out is not None else None
+    kept = store.read() if store is not None else []
+    workers = workers or default_workers()
+    with Pool(perform, workers, max(1, default_workers() // workers)) as pool:
+        for claim in claims:
+            wanted = claim.work(seeds)
+            results = [r for r in kept if any(_is(r, work) for work in wanted)]
+            todo = iter([work for work in wanted if not any(_is(r, work) for r in results)])
+            problems: list[str] = []
+            for outcome in pool.run(lambda todo=todo: next(todo, None)):
+                if outcome.failure is not None:
+                    problems.append(f"{outcome.work.get('layer', outcome.work['kind'])}: {outcome.failure}")
+                elif outcome.progress is None:
+                    results.append(outcome.result)
+                    if store is not None:
+                        store.append(outcome.result)
+                watch(outcome, len(results) + len(problems), len(wanted))
+            yield claim.judge(results, list(dict.fromkeys(problems)))
+
+
+def _is(record: Record, work: Record) -> bool:
+    """Whether a record is the outcome of this very work."""
+    return all(record.get(name) == value for name, value in work.items() if name != "loop")
