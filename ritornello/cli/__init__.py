@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ritornello.cli import bench, compare, convert, demo, generate, info, layers, reproduce, train
+from ritornello.cli import bench, compare, convert, demo, generate, info, layers, look, reproduce, train
 from ritornello.errors import RitornelloError
 
 __all__ = ["main"]
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands with their options. Each command is a module with `NAME`, `HELP`, `add_options` and `run`."""
     top = argparse.ArgumentParser(prog="ritornello", description="Recurrent sequence models.", allow_abbrev=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (train, generate, info, convert, layers, compare, reproduce, demo, bench):
+    for command in (train, generate, info, convert, layers, look, compare, reproduce, demo, bench):
         options = commands.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter, epilog=command.EXAMPLES,

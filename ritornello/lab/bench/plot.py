@@ -14,8 +14,8 @@ from ritornello.lab.bench.timing import Budget, interleave
 __all__ = ["draw_curve", "per_token", "require_matplotlib"]
 
 
-def require_matplotlib() -> None:
-    """Ask for it before anything is measured.
+def require_matplotlib(what: str = "`--plot`") -> None:
+    """Ask for it before anything is measured; `what` needs it.
 
     Raises:
         InputError: it is not installed.
@@ -24,7 +24,7 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "`--plot` needs matplotlib, which is not installed. Run: pip install 'ritornello[plot]'"
+            f"{what} needs matplotlib, which is not installed. Run: pip install 'ritornello[plot]'"
         ) from error
 
 
