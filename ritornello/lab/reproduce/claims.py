@@ -37,14 +37,14 @@ _ALL = (
         "matrix does not.",
         source="Siems et al. 2025, arXiv:2502.10297, figure 4 (one layer, trained at 128)",
         task="s3",
-        length=64,
+        length=32,
         trials=(
             Trial("delta_product:householders=2:decay=false", at_least=LEARNS, name="DeltaProduct, 2 Householders"),
             Trial("delta_product:householders=1:decay=false", at_most=0.5, name="DeltaNet [−1, 1], 1 Householder"),
         ),
-        steps=800,
+        steps=2000,
         depth=1,
-        note="Trained at length 32, scored at twice that; chance is 1 in 6.",
+        note="Trained at length 16, scored at twice that; chance is 1 in 6.",
     ),
     Claim(
         name="hybrid_recall",
