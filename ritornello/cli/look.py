@@ -80,9 +80,10 @@ def _ids(model: LanguageModel, text: bytes, name: str) -> torch.Tensor:
 
 
 def _pieces(model: LanguageModel, ids: torch.Tensor) -> list[str]:
-    tokens = model.tokens
-    assert tokens is not None
-    return ["\0" if i >= tokens.vocab_size else tokens.decode([i]) for i in ids[0].tolist()]
+    """The text of each token; empty where a character is not whole yet."""
+    assert model.tokens is not None
+    decoder, size = model.tokens.decoder(), model.tokens.vocab_size
+    return ["\0" if i >= size else decoder.add(i) for i in ids[0].tolist()]
 
 
 def _refuse_nothing(found: Look, what: list[str]) -> None:
@@ -141,11 +142,10 @@ def _tell_surprise(found: Look) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from ritornello.lab.look.draw import heat, marks
+    from ritornello.lab.look.draw import heat, marks, read_off
 
     coloured = Text()
-    for piece, mark, b in zip(found.pieces, marks(found.pieces), found.surprise.tolist(), strict=True):
-        coloured.append(mark, style="" if math.isnan(b) else f"#222222 on {heat(b)}")
-        if "\n" in piece:
-            coloured.append("\n")
+    for piece, b in read_off(found):
+        coloured.append(marks([piece])[0], style="" if math.isnan(b) else f"#222222 on {heat(b)}")
+        coloured.append("\n" * piece.count("\n"))
     Console().print(coloured, soft_wrap=True)

@@ -1,8 +1,8 @@
-"""What a model does while it reads: implicit attention, memory, eigenvalues, gates and surprise, as arrays and pictures.
+"""What a model does while it reads: implicit attention, memory, eigenvalues, gates, surprise; arrays and pictures.
 
 found = look(model, ids)                        # ids (1, T)
 found.layers[0].attention                       # (H, T, T)
-draw(found, Path("looked"))                     # PNG files
+draw(found, folder, WHAT)                       # PNG files
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +14,15 @@ import torch
 from ritornello.lab.look.view import Look, View, by_lag
 from ritornello.typing import Tensor
 
-__all__ = ["draw", "heat", "marks"]
+__all__ = ["draw", "heat", "marks", "read_off"]
 
 HEADS = 8  # that are drawn of a layer
 COLOURS = ("#5b3a9e", "#d9822b", "#2b8a8a", "#c23b5a", "#4878c8", "#7a7a2a", "#8a5a44", "#606060")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "text.color": "#222222",
-    "font.size": 8.5, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#888888",
-    "axes.labelcolor": "#333333", "xtick.color": "#555555", "ytick.color": "#555555", "axes.titlelocation": "left",
+    "font.size": 8.5, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": "#888888", "axes.labelcolor": "#333333", "xtick.color": "#555555", "ytick.color": "#555555",
+    "axes.titlelocation": "left",
     "grid.color": "#dddddd", "grid.linewidth": 0.6, "lines.linewidth": 1.2, "legend.frameon": False,
 }  # fmt: skip
 
@@ -63,7 +65,9 @@ def _picture(path: Path, written: list[Path]) -> Iterator[Any]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(layout="constrained")
         yield figure
-        figure.savefig(path, dpi=120, format="png")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # of a script that the font lacks: a box stands there
+            figure.savefig(path, dpi=120, format="png")
     written.append(path)
 
 
@@ -95,13 +99,13 @@ def _attention(figure: Any, view: View, matrix: Tensor, pieces: list[str]) -> No
     grid = _grid(figure, len(matrix), (3.6, 3.4), 4)
     image = None
     for head, axes in enumerate(grid):
-        image = axes.imshow(matrix[head].masked_fill(future, math.nan), interpolation="nearest", **colours)
+        image = axes.imshow(matrix[head].masked_fill(future, math.nan).numpy(), interpolation="nearest", **colours)
         axes.set_title(f"head {head}" if len(matrix) > 1 else "")
         axes.set_xlabel("read: token s")
         axes.set_ylabel("at token t")
         if steps <= 40:
-            axes.set_xticks(range(steps), marks(pieces), fontsize=6, family="monospace")
-            axes.set_yticks(range(steps), marks(pieces), fontsize=6, family="monospace")
+            axes.set_xticks(range(steps), marks(pieces), fontsize=6, family="monospace", parse_math=False)
+            axes.set_yticks(range(steps), marks(pieces), fontsize=6, family="monospace", parse_math=False)
     nonlinear = "gates" in view.missing and "nonlinear" in view.missing["gates"]
     label = "‖∂o_t / ∂x_s‖" if nonlinear else "weight of v_s in o_t"
     figure.colorbar(image, ax=grid, label=label, shrink=0.8, extend="both" if signed else "max")
@@ -111,7 +115,7 @@ def _attention(figure: Any, view: View, matrix: Tensor, pieces: list[str]) -> No
 def _norms(axes: Any, view: View) -> None:
     assert view.norms is not None
     for head, (line, colour) in enumerate(zip(view.norms[:HEADS], _colours(HEADS), strict=False)):
-        axes.plot(line, color=colour, label=f"head {head}")
+        axes.plot(line.numpy(), color=colour, label=f"head {head}")
     axes.set_xlabel("token t")
     axes.set_ylabel("state norm ‖h_t‖")
     axes.set_ylim(bottom=0)
@@ -127,7 +131,7 @@ def _memory(axes: Any, view: View) -> None:
     if view.influence is None:
         lines = lines / lines.max(-1, keepdim=True).values
     for head, (line, colour) in enumerate(zip(lines, _colours(HEADS), strict=False)):
-        axes.semilogy(line.clamp(min=1e-4), color=colour, label=f"head {head}")
+        axes.semilogy(line.masked_fill(line < 1e-4, math.nan).numpy(), color=colour, label=f"head {head}")
     axes.axhline(math.exp(-1), color="#999999", linewidth=0.8, linestyle="--")
     axes.text(1.0, math.exp(-1), "1/e ", color="#777777", ha="right", va="bottom", transform=axes.get_yaxis_transform())
     axes.set_ylim(1e-4, max(2.0, 1.5 * lines.max().item()))
@@ -141,7 +145,7 @@ def _eigenvalues(axes: Any, view: View) -> None:
     assert view.eigenvalues is not None
     values = view.eigenvalues
     if values.imag.abs().max() < 1e-5:
-        groups = [v.real.flatten() for v in values[:HEADS]]
+        groups = [v.real.flatten().numpy() for v in values[:HEADS]]
         low, high = min(0.0, values.real.min().item()), max(1.0, values.real.max().item())
         axes.hist(
             groups, bins=torch.linspace(low, high, 41).tolist(), stacked=True, color=_colours(len(groups)),
@@ -153,11 +157,11 @@ def _eigenvalues(axes: Any, view: View) -> None:
         _legend(axes, len(values))
         return
     turn = torch.linspace(0, 2 * math.pi, 200)
-    axes.plot(turn.cos(), turn.sin(), color="#aaaaaa", linewidth=0.8)
+    axes.plot(turn.cos().numpy(), turn.sin().numpy(), color="#aaaaaa", linewidth=0.8)
     for head, colour in zip(values[:HEADS], _colours(HEADS), strict=False):
         flat = head.flatten()
         flat = flat[:: max(1, len(flat) // 4000)]
-        axes.scatter(flat.real, flat.imag, s=4, color=colour, alpha=0.35, linewidths=0)
+        axes.scatter(flat.real.numpy(), flat.imag.numpy(), s=4, color=colour, alpha=0.35, linewidths=0)
     reach = max(1.1, 1.1 * values.abs().max().item())
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="real part", ylabel="imaginary part")
     axes.grid(True)
@@ -169,10 +173,8 @@ def _gates(axes: Any, view: View) -> None:
         values = values[:: max(1, len(values) // 100_000)]
         low, high = values.min().item(), values.max().item()
         low, high = (min(low, 0.0), max(high, 1.0)) if low >= -1 and high <= 2 else (low, high)
-        weights = torch.full_like(values, 100 / len(values))
-        axes.hist(
-            values, bins=torch.linspace(low, high, 41).tolist(), weights=weights, color=colour, alpha=0.7, label=name
-        )
+        weights, bins = [100 / len(values)] * len(values), torch.linspace(low, high, 41).tolist()
+        axes.hist(values.numpy(), bins=bins, weights=weights, color=colour, alpha=0.7, label=name)
     axes.set_xlabel("value of the gate")
     axes.set_ylabel("% of tokens × channels")
     axes.legend()
@@ -185,28 +187,36 @@ def _legend(axes: Any, heads: int) -> None:
 
 def _surprise(figure: Any, found: Look, columns: int = 64) -> None:
     """The text in a grid of characters, each on the colour of its token's surprise."""
-    cells = [
-        (letter, bits)
-        for piece, bits in zip(marks(found.pieces), found.surprise.tolist(), strict=True)
-        for letter in piece
-    ]
+    cells = [(letter, bits) for piece, bits in read_off(found) for letter in marks([piece])[0]]
     rows = -(-len(cells) // columns)
     table = torch.full((rows * columns,), math.nan)
     table[: len(cells)] = torch.tensor([bits for _, bits in cells])
     figure.set_size_inches(9.5, 1.1 + 0.28 * rows)
     axes = figure.add_subplot()
     limit = max(8.0, found.surprise.nan_to_num(0).max().item())
-    image = axes.imshow(table.view(rows, columns), cmap="YlOrRd", vmin=0, vmax=limit, aspect="auto")
+    image = axes.imshow(table.view(rows, columns).numpy(), cmap="YlOrRd", vmin=0, vmax=limit, aspect="auto")
     for i, (letter, bits) in enumerate(cells):
         dark = bits > 0.7 * limit
         axes.text(
             i % columns, i // columns, letter, ha="center", va="center", family="monospace", fontsize=9,
-            color="white" if dark else "#222222",
+            parse_math=False, color="white" if dark else "#222222",
         )  # fmt: skip
     axes.set_axis_off()
     mean = found.surprise[~found.surprise.isnan()].mean().item()
     axes.set_title(f"surprise, −log₂ p of each token; mean {mean:.2f} bits")
     figure.colorbar(image, ax=axes, label="bits", shrink=1.0, pad=0.01)
+
+
+def read_off(found: Look) -> Iterator[tuple[str, float]]:
+    """The text in pieces that can be shown, each with its bits: those of the tokens that end it, together."""
+    waiting = 0.0
+    for piece, bits in zip(found.pieces, found.surprise.tolist(), strict=True):
+        waiting += bits
+        if piece:
+            yield piece, waiting
+            waiting = 0.0
+    if waiting:
+        yield "\N{REPLACEMENT CHARACTER}", waiting
 
 
 def heat(bits: float) -> str:
@@ -218,5 +228,5 @@ def heat(bits: float) -> str:
 
 def marks(pieces: Sequence[str]) -> list[str]:
     """Pieces of text with white space that can be seen."""
-    seen = str.maketrans({"\n": "⏎", "\t": "→", " ": "·", "\r": "␍", "\0": "␀", "$": "\\$"})
-    return ["".join(c if c.isprintable() else "�" for c in p.translate(seen)) or "�" for p in pieces]
+    seen = str.maketrans({"\n": "↵", "\t": "→", " ": "·", "\r": "←", "\0": "∅"})
+    return ["".join(c if c.isprintable() else "�" for c in p.translate(seen)) for p in pieces]

@@ -73,10 +73,11 @@ def _mean_of_channels(t: Any, query: Tree) -> Tensor:
     for times in torch.arange(steps, device=t.lead.device).split(rows):
         here = torch.arange(steps, device=t.lead.device) == times.unsqueeze(1)
         values = here.view(*here.shape, *(1,) * (ones.dim() - 1)) * ones.unsqueeze(1)
-        probe = _with_values(t.map(lambda x, n=len(times): x.expand(n, *x.shape[1:])), values)
+        count = len(times)
+        probe = _with_values(t.map(lambda x, n=count: x.expand(n, *x.shape[1:])), values)
         asked = query
         if isinstance(t, Selective):
-            asked = query[0].expand(len(times), *query[0].shape[1:]).to(values.dtype), values
+            asked = query[0].expand(count, *query[0].shape[1:]).to(values.dtype), values
         o = probe.scan_read(asked, probe.start())[0]
         columns.append(o.abs().flatten(2).mean(-1))
     return torch.cat(columns).T.unsqueeze(0)
@@ -118,7 +119,7 @@ def _norms(x: Tensor, size: int) -> Tensor:
 
 
 def _maps(t: Any) -> tuple[Any, Tensor, int]:
-    """The same maps with nothing added, the directions to follow, and how many dimensions of the state are one head's."""
+    """The same maps with nothing added, the directions to follow, and how many dimensions of the state one head has."""
     t = _decays(t.wide())
     if isinstance(t, MatrixTransition):
         columns = directions(t.k.shape[-1], t.v)

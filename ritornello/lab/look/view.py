@@ -106,8 +106,8 @@ def look(model: LanguageModel, ids: Tensor, layer: int | None = None, pieces: Se
         raise InputError(f"`ids` is {tuple(ids.shape)}; wanted (1, T): one text at a time.")
     if not 2 <= ids.shape[1] <= LONGEST:
         raise InputError(
-            f"The text has {ids.shape[1]} tokens; wanted 2 to {LONGEST}, as a matrix over all pairs of them is kept for "
-            "every head. Give a longer text, or a shorter part of it."
+            f"The text has {ids.shape[1]} tokens; wanted 2 to {LONGEST}: a matrix over all pairs of them is kept for "
+            f"every head. Give {'a longer text' if ids.shape[1] < 2 else 'a part of it'}."
         )
     training = model.training
     model.eval()
