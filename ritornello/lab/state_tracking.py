@@ -1,0 +1,169 @@
+"""State tracking, in a size that a laptop trains in a minute: one layer reads words of at most 40 symbols in training,
+and of 256 in the test.
+
+    python -m ritornello.lab.state_tracking                       # the table of docs/state-tracking.md
+    python -m ritornello.lab.state_tracking --layers lstm --tasks parity
+
+Parity asks for the sum of the bits so far modulo 2; S₃ for the product of the permutations so far. After every symbol
+there is an answer. Nothing helps but to keep the state: a layer that has only learned to look at what it has seen fails
+beyond the lengths of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ritornello import tasks
+from ritornello.cells import M2RNNCell
+from ritornello.models import ModelConfig, SequenceModel
+from ritornello.typing import Tensor
+
+__all__ = ["RECIPES", "TASKS", "Recipe", "Result", "main", "run", "table"]
+
+LONGEST, TEST, TAIL, WORDS = 40, 256, 64, 256
+"""Symbols of the longest word in training and of those in the test; symbols at the end of a test, and its words."""
+
+TASKS: Mapping[str, tasks.Task] = {
+    "parity": tasks.Parity(train_length=LONGEST, dense=True),
+    "s3": tasks.S3(train_length=LONGEST),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model with one such layer is trained.
+
+    Args:
+        options: of the layer.
+        learning_rate: the peak of AdamW's: 50 steps up, then level, then down to zero in the last 30 %.
+        init_std: of the projections.
+        gain: where given, M²RNN's W starts as a random orthogonal matrix times it, not as the identity, from which
+            nothing is learned in so few steps: above 1, its tanh holds on to what it was set to.
+        width, steps, batch, weight_decay: as everywhere.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float = 2e-3
+    init_std: float = 0.02
+    gain: float | None = None
+    weight_decay: float = 0.0
+    width: int = 64
+    steps: int = 1000
+    batch: int = 64
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "lstm": Recipe(steps=2000),
+    "slstm": Recipe(),
+    "m2rnn": Recipe(
+        {"heads": 4, "key_size": 8, "value_size": 32, "conv_width": 1},
+        learning_rate=5e-3,
+        init_std=0.1,
+        gain=2.0,
+        steps=3000,
+    ),
+    "gla": Recipe(),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one training came to: the parts of answers that are right in words of 256, all of them and the last 64; how
+    many seconds it took; and how many parameters there are."""
+
+    layer: str
+    task: str
+    every: float
+    tail: float
+    seconds: float
+    parameters: int
+
+
+def run(layer: str, task: str, recipe: Recipe, seed: int = 0) -> Result:
+    """Train one model, and test it on longer words."""
+    torch.manual_seed(seed)
+    rule = TASKS[task]
+    config = ModelConfig(
+        vocab_size=rule.inputs,
+        width=recipe.width,
+        pattern=[(layer, dict(recipe.options))],
+        depth=1,
+        init_std=recipe.init_std,
+    )
+    model = SequenceModel(config, outputs=rule.classes)
+    if recipe.gain is not None:
+        for part in model.modules():
+            if isinstance(part, M2RNNCell):
+                torch.nn.init.orthogonal_(part.weight, recipe.gain)
+    begun = time.perf_counter()
+    _train(model, rule, recipe, torch.Generator().manual_seed(seed))
+    seconds = time.perf_counter() - begun
+    right = _right(model, rule, torch.Generator().manual_seed(seed + 1))
+    count = sum(p.numel() for p in model.parameters())
+    return Result(layer, task, right.mean().item(), right[:, -TAIL:].mean().item(), seconds, count)
+
+
+def _train(model: SequenceModel, rule: tasks.Task, recipe: Recipe, generator: torch.Generator) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 50, (1 - step / recipe.steps) / 0.3)
+    )
+    for _ in range(recipe.steps):
+        length = int(torch.randint(3, LONGEST + 1, (), generator=generator))
+        batch = rule.sample(recipe.batch, length, generator=generator)
+        loss = rule.loss(model(batch.inputs)[0], batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+
+
+@torch.no_grad()
+def _right(model: SequenceModel, rule: tasks.Task, generator: torch.Generator) -> Tensor:
+    """(words, 256) which answers are right."""
+    batch = rule.sample(WORDS, TEST, generator=generator, split="test")
+    return (model(batch.inputs)[0].argmax(-1) == batch.targets).double()
+
+
+def table(results: Sequence[Result]) -> str:
+    """A row for each result, in Markdown."""
+    lines = [
+        f"| layer | task | chance | all {TEST} answers | the last {TAIL} | parameters | training |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for r in results:
+        chance = 1 / TASKS[r.task].classes
+        shares = (f"{100 * share:.1f} %" for share in (chance, r.every, r.tail))
+        lines.append(f"| `{r.layer}` | {r.task} | {' | '.join(shares)} | {r.parameters:,} | {r.seconds:.0f} s |")
+    return "\n".join(lines)
+
+
+def _results(layers: Sequence[str], names: Sequence[str], seed: int) -> Iterator[Result]:
+    for name in names:
+        for layer in layers:
+            yield run(layer, name, RECIPES[layer], seed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ritornello.lab.state_tracking", description=__doc__)
+    parser.add_argument("--layers", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    found = []
+    for result in _results(given.layers, given.tasks, given.seed):
+        found.append(result)
+        print(table([result]).splitlines()[-1], flush=True)
+    print("\n" + table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

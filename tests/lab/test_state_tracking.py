@@ -1,0 +1,51 @@
+"""The state-tracking experiment: what it counts, and that it runs; its table in the docs is its own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ritornello import layers
+from ritornello.lab import state_tracking
+from ritornello.lab.state_tracking import RECIPES, TASKS, Result, main, run, table
+
+PAGE = Path(__file__).parents[2] / "docs" / "state-tracking.md"
+
+
+def test_tasks_ask_after_every_symbol_and_train_on_forty() -> None:
+    for task in TASKS.values():
+        assert task.train_length == 40
+        batch = task.sample(3, 256, generator=torch.Generator().manual_seed(0))
+        assert batch.mask.all()
+        assert batch.targets.shape == (3, 256)
+
+
+def test_a_short_training_stays_at_chance_and_repeats() -> None:
+    short = replace(RECIPES["lstm"], steps=2, width=16)
+    result = run("lstm", "s3", short)
+    assert abs(result.every - 1 / 6) < 0.05
+    assert replace(run("lstm", "s3", short), seconds=0) == replace(result, seconds=0)
+
+
+def test_the_lstm_learns_parity_beyond_its_training() -> None:
+    result = run("lstm", "parity", replace(RECIPES["lstm"], width=32, steps=250, learning_rate=5e-3))
+    assert result.tail > 0.99
+
+
+def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(state_tracking.RECIPES, "gla", replace(RECIPES["gla"], steps=1, width=16))  # type: ignore[arg-type]
+    assert main(["--layers", "gla", "--tasks", "parity"]) == 0
+    assert "| `gla` | parity | 50.0 % |" in capsys.readouterr().out
+
+
+def test_the_page_has_the_table_of_these_recipes() -> None:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    head = table([Result("lstm", "s3", 1.0, 1.0, 1.0, 1)]).splitlines()[0]
+    start = lines.index(head)
+    rows = [re.match(r"\| `(\w+)` \| (\w+) \|", line) for line in lines[start + 2 :]]
+    assert [r.groups() for r in rows if r] == [(layer, task) for task in TASKS for layer in RECIPES]
+    assert set(RECIPES) <= set(layers.catalogue())
