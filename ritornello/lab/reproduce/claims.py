@@ -46,7 +46,7 @@ _ALL = (
         steps=5000,
         depth=1,
         rates=(3e-3, 1e-3),
-        note="Trained at length 16, scored at 64. One Householder matrix learns the words of the training lengths, by its "
+        note="Trained at length 16, scored at 64. One Householder matrix learns words of the training lengths, by its "
         "heads and its convolution, and falls off beyond them.",
     ),
     Claim(
