@@ -4,26 +4,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch.utils import _pytree as pytree
+
 from ritornello.cell import Cell
-from ritornello.method.base import Method, Recurrence, has_fused
+from ritornello.kernels.native import available
+from ritornello.method import cost
+from ritornello.method.base import Method, Recurrence, Solution, has_fused
+from ritornello.method.compiled import Compiled
 from ritornello.method.fused import Fused
+from ritornello.method.newton import Newton
 from ritornello.method.scan import Scan
 from ritornello.method.sequential import Sequential
+from ritornello.sequence import Sequence, leading
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
 
 __all__ = ["Auto"]
 
+SHORT = 64
+"""Steps up to which a cell's loop is run without looking further: nothing could gain a millisecond."""
+
 
 @dataclass(frozen=True)
 class Auto(Method):
-    """Choose: one call of an op where there is one, else a scan of a transition, else a loop over the cell's step."""
+    """Choose: one call of an op where there is a kernel, a scan of a transition; for a cell of one's own what a small
+    cost model (`ritornello.method.cost`) tells from the sizes, the device and the step: Newton's method or a loop.
+
+    What was chosen stands in ``stats["method"]``, the seconds that were expected in ``stats["estimates"]``.
+
+    Args:
+        compile: it may also choose `Compiled`, whose first call takes many seconds.
+    """
+
+    compile: bool = False
 
     def choose(self, recurrence: Recurrence) -> Method:
-        """The method that will run `recurrence`."""
-        if has_fused(recurrence):
+        """The method that will run `recurrence`; this one where that is decided by the sizes."""
+        if has_fused(recurrence) and (isinstance(recurrence, Transition) or _has_kernel(recurrence)):
             return Fused()
-        return Scan() if isinstance(recurrence, Transition) else Sequential()
+        return Scan() if isinstance(recurrence, Transition) else self
 
     def refusal(self, recurrence: Recurrence) -> str | None:
         return None
@@ -32,4 +52,36 @@ class Auto(Method):
         return self.choose(t).solve(t, query, state, cu_seqlens)
 
     def _solve_cell(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None):
-        return self.choose(cell).solve(cell, u, state, cu_seqlens)
+        method, told = self.choose(cell), {}
+        if method is self:
+            method, told = self.advise(cell, u, state, cu_seqlens)
+        outputs, last, stats = method.solution(cell, u, state, cu_seqlens)
+        if isinstance(method, Newton):
+            cost.learn(cell, state, stats)
+        return Solution(outputs, last, {"method": str(method), **told, **stats})
+
+    def advise(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None = None) -> tuple[Method, dict]:
+        """The method for a cell that drives its steps with u (B, T, ...), and the seconds that each would take."""
+        lead = leading(u)
+        if lead.shape[1] <= SHORT or lead.shape[0] == 0 or torch.compiler.is_compiling():
+            return Sequential(), {}
+        sequence = Sequence.of(lead, cu_seqlens)
+        rows = sequence.pad(u)
+        batch, length = leading(rows).shape[:2]
+        if batch * length == 0:
+            return Sequential(), {}
+        tensors = [*pytree.tree_leaves((u, state)), *cell.parameters()]
+        training = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+        found = cost.estimates(cost.character(cell, rows, state), batch, length, training, lead.device.type)
+        if not self.compile:
+            del found["Compiled"]
+        methods = {"Sequential": Sequential(), "Compiled": Compiled(), "Newton": Newton()}
+        return methods[min(found, key=found.__getitem__)], {"estimates": found}
+
+
+def _has_kernel(cell: Cell) -> bool:
+    """Whether the op of a cell has more than a loop in PyTorch, where the cell is."""
+    if torch.compiler.is_compiling():
+        return True
+    first = next(cell.parameters(), None)
+    return first is None or (first.device.type == "cpu" and available())

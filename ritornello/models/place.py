@@ -14,7 +14,7 @@ __all__ = ["placed"]
 
 
 def placed(entries: Iterable[Entry | None]) -> tuple[Entry | None, ...]:
-    """The entries with ``place = (i, n)`` for every layer that takes it and was not given it: the i-th of n of its name.
+    """The entries with ``place = (i, n)`` for every layer that takes it and was not given it: i-th of n of its name.
 
     The blocks of a `Repeat` count once, however often they run.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -23,10 +23,10 @@ PIXELS, GREYS = 64, 17
 def _images() -> tuple[Tensor, Tensor]:
     """(1797, 64) pixels from 0 to 16, and (1797,) digits."""
     try:
-        from sklearn.datasets import load_digits  # pyright: ignore[reportMissingImports]
+        from sklearn.datasets import load_digits
     except ImportError:
         raise InputError("Task 'digits' takes its images from scikit-learn: pip install scikit-learn.") from None
-    found = load_digits()
+    found: Any = load_digits()
     return torch.tensor(found.data).long(), torch.tensor(found.target).long()
 
 

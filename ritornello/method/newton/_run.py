@@ -22,7 +22,7 @@ from ritornello.typing import Tensor, Tree
 if TYPE_CHECKING:
     from ritornello.method.newton.newton import Newton
 
-__all__ = ["solve_cell"]
+__all__ = ["probe", "solve_cell"]
 
 TOLERANCE = {torch.float64: 1e-10}
 SAMPLES = 8
@@ -44,14 +44,14 @@ def solve_cell(
     leaves, first = pytree.tree_leaves(u), pytree.tree_leaves(state)
     with torch.inference_mode(False), torch.no_grad():
         layout = Layout.of(type(cell).__name__, state)
-        structure, system = _probe(options, cell, layout, u, state), None
+        structure, system = probe(options, cell, layout, u, state), None
         while system is None:
             run = _Run(options, _system(cell, structure, u, state), lengths)
             try:
                 run.all_windows()
                 system = run.system
             except _Widened:  # the Jacobian has more at this solution than at the states where it was probed
-                structure = _probe(options, cell, layout, u, state)
+                structure = probe(options, cell, layout, u, state)
     if torch.is_grad_enabled():
         system = system.restructured(structure.whole)
         states = attach(system, leaves, first, _spans(system, options.window))
@@ -60,7 +60,7 @@ def solve_cell(
     return layout.tree(states), run.stats()
 
 
-def _probe(options: Newton, cell: Cell, layout: Layout, u: Tree, state: Tree) -> Structure:
+def probe(options: Newton, cell: Cell, layout: Layout, u: Tree, state: Tree) -> Structure:
     """Try the step: whether it is pure, and the structure of its Jacobian."""
     few, h = pytree.tree_map(torch.clone, few_rows(u, state))
     check_pure(cell, few, h)
