@@ -134,6 +134,7 @@ def _memory(axes: Any, view: View) -> None:
         axes.semilogy(line.masked_fill(line < 1e-4, math.nan).numpy(), color=colour, label=f"head {head}")
     axes.axhline(math.exp(-1), color="#999999", linewidth=0.8, linestyle="--")
     axes.text(1.0, math.exp(-1), "1/e ", color="#777777", ha="right", va="bottom", transform=axes.get_yaxis_transform())
+    axes.set_xlim(0, lines.shape[-1] - 1)
     axes.set_ylim(1e-4, max(2.0, 1.5 * lines.max().item()))
     axes.set_xlabel("lag, tokens")
     axes.set_ylabel("‖∂h_t / ∂h_{t−lag}‖" if view.influence is not None else "mean weight / largest")

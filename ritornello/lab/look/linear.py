@@ -155,12 +155,12 @@ def _decays(t: Any) -> Any:
             return t
 
 
-def directions(size: int, like: Tensor) -> Tensor:
-    """(R, size) rows G with E[GᵀG] = I: the identity, or random orthogonal ones where there would be more than 16."""
-    if size <= PROBES:
+def directions(size: int, like: Tensor, most: int = PROBES) -> Tensor:
+    """(R, size) rows G with E[GᵀG] = I: the identity, or `most` random orthogonal ones where there would be more."""
+    if size <= most:
         return torch.eye(size, dtype=like.dtype, device=like.device)
-    noise = torch.randn(size, PROBES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.linalg.qr(noise)[0].T.mul((size / PROBES) ** 0.5).to(like)
+    noise = torch.randn(size, most, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.linalg.qr(noise)[0].T.mul((size / most) ** 0.5).to(like)
 
 
 def _evenly(x: Tensor, most: int, dim: int) -> Tensor:

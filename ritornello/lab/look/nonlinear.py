@@ -10,12 +10,13 @@ from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
 from ritornello.lab.look.capture import Solved
-from ritornello.lab.look.linear import directions
+from ritornello.lab.look.linear import PROBES, directions
 from ritornello.method import Sequential
 from ritornello.typing import Tensor, Tree
 
 __all__ = ["Path"]
 
+ROWS = 2048  # tangents that are carried along together, unless that left fewer than 4 for each step
 MATRICES = 16  # steps whose Jacobians' eigenvalues are computed, evenly chosen where there are more
 
 
@@ -36,6 +37,7 @@ class Path:
         self.after = _flat(leaves, 2)[0]  # (T, n)
         self.before = torch.cat([_flat(first, 1), self.after[:-1]])
         self.length = len(self.after)
+        self.probes = min(PROBES, max(4, ROWS // self.length))
 
     def state_norms(self) -> Tensor:
         """‖h_t‖ (1, T) of all tensors of the state together; (H, T) where it is one of heads of matrices."""
@@ -46,7 +48,7 @@ class Path:
 
     def influence(self) -> Tensor:
         """‖∂h_t/∂h_s‖ (1, T, T) for s ≤ t, relative to the identity's norm: 1 where s = t."""
-        probes = directions(self.after.shape[-1], self.after)
+        probes = directions(self.after.shape[-1], self.after, self.probes)
         injected = probes.expand(self.length, *probes.shape)
         carried = self._carry(injected, lambda time, tangents: tangents)
         return (carried / self.after.shape[-1] ** 0.5).unsqueeze(0)
@@ -55,7 +57,7 @@ class Path:
         """‖∂o_t/∂x_s‖ (1, T, T) for s ≤ t, Frobenius: of the cell's outputs in its inputs."""
         leaves, shape = pytree.tree_flatten(self.x)
         sizes = [t.shape[2:] for t in leaves]
-        probes = directions(sum(s.numel() for s in sizes), leaves[0])  # (R, n)
+        probes = directions(sum(s.numel() for s in sizes), leaves[0], self.probes)  # (R, n)
         tangent_x = pytree.tree_unflatten(
             [p.expand(self.length, *p.shape).transpose(0, 1) for p in _parts(probes, sizes)], shape
         )  # leaves (R, T, ...)
