@@ -37,6 +37,9 @@ def add_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--grid", type=int, default=0, metavar="N", help="also N random shapes a row; tells the worst")
     options.add_argument("--backend", metavar="NAME", help=f"that ours runs on: {', '.join(BACKENDS)}")
     options.add_argument("--long", action="store_true", help="also the time per token at 131,072 tokens")
+    options.add_argument(
+        "--methods", action="store_true", help="cells × sizes: Sequential, Compiled, Newton, Fused, Auto"
+    )
     options.add_argument("--quick", action="store_true", help="small sizes, to see that it works; nothing is judged")
 
 
@@ -45,6 +48,9 @@ def run(arguments: argparse.Namespace) -> None:
     from ritornello.lab.bench.plot import require_matplotlib
     from ritornello.lab.bench.report import ceiling_lines, document, drift_lines
 
+    if arguments.methods:
+        _methods(arguments.quick)
+        return
     rows = choose(arguments.op, arguments.long)
     if arguments.grid < 0:
         raise InputError(f"`grid` is {arguments.grid}; wanted a number of shapes, 0 or more.")
@@ -68,6 +74,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None:
         _plot(arguments.plot, options)
     _conclude(values, grid)
+
+
+def _methods(quick: bool) -> None:
+    from ritornello.lab.bench.methods import SIZES, measure_methods, method_lines
+
+    for line in measure_methods(((1, 96, 16),) if quick else SIZES, 1 if quick else 3):
+        print(*method_lines(line), sep="\n", flush=True)
 
 
 def _rows(

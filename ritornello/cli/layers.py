@@ -16,6 +16,7 @@ HELP = (
 EXAMPLES = """\
   ritornello layers --width 512
   ritornello layers gated_delta_net
+  ritornello layers mgu --explain --length 4096
 """
 
 HEADINGS = ("name", "family", "paper", "state numbers", "grows")
@@ -24,11 +25,22 @@ HEADINGS = ("name", "family", "paper", "state numbers", "grows")
 def add_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("name", nargs="?", metavar="NAME", help="one layer")
     options.add_argument("--width", type=int, default=256, metavar="N", help="at which the states are counted (256)")
+    options.add_argument("--explain", action="store_true", help="which ops run the layer NAME here, by what method")
+    options.add_argument("--batch", type=int, default=1, metavar="N", help="of the sequences that are explained (1)")
+    options.add_argument(
+        "--length", type=int, default=1024, metavar="N", help="of the sequences that are explained (1024)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.width < 1:
-        raise InputError(f"`width` is {arguments.width}; wanted 1 or more.")
+    for name in ("width", "batch", "length"):
+        if getattr(arguments, name) < 1:
+            raise InputError(f"`{name}` is {getattr(arguments, name)}; wanted 1 or more.")
+    if arguments.explain:
+        if arguments.name is None:
+            raise InputError("`--explain` was given without a layer. Name one: ritornello layers lstm --explain.")
+        print(*_explained(find(arguments.name)(arguments.width), arguments.batch, arguments.length), sep="\n")
+        return
     if arguments.name is not None:
         print(_told(arguments.name, find(arguments.name), arguments.width))
         return
@@ -43,6 +55,25 @@ def run(arguments: argparse.Namespace) -> None:
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def _explained(layer: Layer, batch: int, length: int) -> list[str]:
+    """What ran when the layer read random numbers, forward: op, method and backend, and what Auto weighed."""
+    import torch
+
+    from ritornello.kernels.registry import explain
+    from ritornello.method.auto import weighed
+
+    with torch.no_grad(), explain() as log, weighed() as choices:
+        layer(torch.randn(batch, length, layer.width))
+    lines = [
+        f"{layer.kind}, width {layer.width}, {batch} × {length} steps",
+        *(f"  {line}" for line in dict.fromkeys(log)),
+    ]
+    for cell, method, estimates in choices:
+        told = ", ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in sorted(estimates.items()))
+        lines.append(f"  {cell}: {method} chosen; expected {told}")
+    return lines
 
 
 def _row(name: str, cls: type[Layer], width: int) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +23,7 @@ from ritornello.sequence import Sequence, leading
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["Auto"]
+__all__ = ["Auto", "weighed"]
 
 SHORT = 64
 """Steps up to which a cell's loop is run without looking further: nothing could gain a millisecond."""
@@ -76,7 +79,25 @@ class Auto(Method):
         if not self.compile:
             del found["Compiled"]
         methods = {"Sequential": Sequential(), "Compiled": Compiled(), "Newton": Newton()}
-        return methods[min(found, key=found.__getitem__)], {"estimates": found}
+        chosen = methods[min(found, key=found.__getitem__)]
+        log = _weighed.get()
+        if log is not None:
+            log.append((type(cell).__name__, chosen, found))
+        return chosen, {"estimates": found}
+
+
+_weighed: ContextVar[list[tuple[str, Method, dict[str, float]]] | None] = ContextVar("ritornello_weighed", default=None)
+
+
+@contextmanager
+def weighed() -> Iterator[list[tuple[str, Method, dict[str, float]]]]:
+    """List what `Auto` weighed inside: the cell, the method it chose, and the seconds that it expected of each."""
+    log: list[tuple[str, Method, dict[str, float]]] = []
+    token = _weighed.set(log)
+    try:
+        yield log
+    finally:
+        _weighed.reset(token)
 
 
 def _has_kernel(cell: Cell) -> bool:

@@ -12,7 +12,20 @@ import pytest
 import torch
 
 from ritornello.cli import main
-from ritornello.lab.bench import ROWS, Case, Ceilings, Comparison, Options, Result, Side, Work, choose, draw, measure
+from ritornello.lab.bench import (
+    ROWS,
+    Case,
+    Ceilings,
+    Comparison,
+    Options,
+    Result,
+    Side,
+    Work,
+    choose,
+    draw,
+    measure,
+    methods,
+)
 from ritornello.lab.bench import case as cases
 from ritornello.lab.bench import run as running
 from ritornello.lab.bench.case import BOTH, FORWARD, WrongNumbersError, compare, verify
@@ -20,6 +33,7 @@ from ritornello.lab.bench.memory import peak_share
 from ritornello.lab.bench.report import as_value, drift_lines, grid_lines, lines
 from ritornello.lab.bench.run import Measured, measure_here, run_case
 from ritornello.lab.bench.timing import Budget, Timing, interleave
+from ritornello.method import Newton, Sequential
 
 TABLE, QUICK = Options(), Options(quick=True)
 BRIEF = Budget(0.01, 2, 3)
@@ -309,3 +323,22 @@ def test_plot(tmp_path):
     path = tmp_path / "curve.png"
     draw_curve([(256, 2.0, 1.0), (512, 2.0, 2.0)], path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------------------------------------- methods
+
+
+def test_methods_are_compared_before_they_are_timed(monkeypatch):
+    monkeypatch.setattr(methods, "CELLS", {"own": methods.MixingCell})
+    monkeypatch.setattr(methods, "METHODS", {n: m for n, m in methods.METHODS.items() if n != "Compiled"})
+    found = list(methods.measure_methods(((1, 70, 4),), rounds=1))
+    assert [line.which for line in found] == ["forward", "forward + backward"]
+    for line in found:
+        assert set(line.seconds) == {"Sequential", "Newton", "Auto"} and 0 <= line.error < 1e-3
+        heading, choice = methods.method_lines(line)
+        assert heading.startswith("own  B1 T70 d4, forward") and f"Auto chose {line.chosen}" in choice
+    wrong = Newton(on_failure="raise", max_iterations=1)
+    monkeypatch.setattr(Newton, "_solve_cell", lambda *a: (torch.zeros(1, 70, 4), torch.zeros(1, 4)))
+    monkeypatch.setattr(methods, "METHODS", {"Sequential": Sequential(), "Newton": wrong})
+    with pytest.raises(WrongNumbersError):
+        list(methods.measure_methods(((1, 70, 4),), rounds=1))
