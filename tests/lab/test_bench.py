@@ -192,6 +192,7 @@ def test_peak_memory_counts_what_is_freed_in_between():
     in_between = peak_share(lambda: (torch.ones(4 * size)[:size].clone(), torch.ones(size)))
     assert returned == pytest.approx(1, abs=0.2) and in_between == pytest.approx(2.5, abs=0.2)
     assert peak_share(lambda: (torch.ones(1000),)) is None  # too small to tell
+    assert peak_share(lambda: None) is None
 
 
 def test_memory_is_judged():

@@ -23,7 +23,7 @@ def peak_share(call: Callable[[], Any]) -> float | None:
     """The peak of a call that returns its outputs and its inputs' gradients, as a multiple of their bytes.
 
     What it returns is counted in the peak: 1 is the least there can be. None where the system does not tell the
-    resident size, or the results are too small to measure.
+    resident size, or there are no results, or ones too small to measure.
     """
     if not sys.platform.startswith("linux") or not RESET.exists():
         return None
@@ -36,8 +36,9 @@ def peak_share(call: Callable[[], Any]) -> float | None:
     except OSError:  # a container may forbid it
         return None
     before = _resident("VmRSS")
-    results = [r for r in call() if isinstance(r, Tensor)]
+    returned = call()
     peak = _resident("VmHWM") - before
+    results = [r for r in returned if isinstance(r, Tensor)] if isinstance(returned, tuple) else []
     size = sum(r.nbytes for r in results)
     return peak / size if size >= LEAST else None
 
