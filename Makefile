@@ -28,7 +28,7 @@ demo: $(READY) ## train a small hybrid on the standard library's source for two 
 test: $(READY) ## all tests, and a sample of the conformance product; under ten minutes on two cores
 	$(PYTEST)
 
-check: $(READY) ## ruff, pyright and the fast tests; under 90 seconds
+check: $(READY) ## ruff, pyright and the fast tests; two to three minutes on two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

@@ -56,7 +56,7 @@ def test_the_whole_pass(name: str, pair) -> None:
 
 
 @every_case
-@pytest.mark.parametrize("size", [1, 7, 33])
+@pytest.mark.parametrize("size", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 7)), 33])
 @torch.no_grad()
 def test_in_chunks(name: str, size: int, pair) -> None:
     _, expected, ours = pair(name)
