@@ -145,7 +145,7 @@ class Attention(Layer):
         if self.window is None:
             o, k, v = self._over_all(q, k, v, state, start, call)
         else:
-            o, k, v = self._over_window(q, k, v, state, sequence.lengths(x.device), self.window)
+            o, k, v = self._over_window(q, k, v, state, start, call, self.window)
         o = sequence.unpad(o).flatten(-2)
         if self.gate_proj is not None:
             o = o * torch.sigmoid(self.gate_proj(x))
@@ -165,10 +165,15 @@ class Attention(Layer):
             return norm(x.unflatten(-1, (-1, self.key_size)))
         return norm(x).unflatten(-1, (-1, self.key_size))
 
-    def _over_window(self, q, k, v, state, lengths, window: int):
+    def _over_window(self, q, k, v, state, start: int | None, call: Call, window: int):
         keys, values = (torch.cat([state[n].to(new.dtype), new], 1) for n, new in (("k", k), ("v", v)))
-        o = attend_window(q, keys, values, state["position"], window)
-        old = window - 1
+        sequence, old = call.sequence, window - 1
+        if start is not None and sequence.length == 1:  # a token at a time: all that is real is seen
+            seen = min(start, old)
+            o = attend(q, keys[:, old - seen :], values[:, old - seen :], state["position"], start=seen)
+        else:
+            o = attend_window(q, keys, values, state["position"], window)
+        lengths = sequence.length if sequence.cu_seqlens is None else sequence.lengths(q.device)
         return o, slide_window(keys, lengths, old), slide_window(values, lengths, old)
 
     def _over_all(self, q, k, v, state, start: int | None, call: Call):

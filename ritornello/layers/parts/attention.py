@@ -86,8 +86,10 @@ def _attention(q, k, v, mask, scale, causal: bool = False) -> Tensor:
     return o.transpose(1, 2)
 
 
-def slide_window(joined: Tensor, lengths: Tensor, old: int) -> Tensor:
-    """The last `old` real steps of (N, old + L, ...), where row n has `lengths_n` real new ones."""
+def slide_window(joined: Tensor, lengths: Tensor | int, old: int) -> Tensor:
+    """The last `old` real steps of (N, old + L, ...), where row n has `lengths_n` real new ones, or all have as many."""
+    if isinstance(lengths, int):
+        return joined[:, lengths : lengths + old].contiguous()
     places = lengths.unsqueeze(1) + torch.arange(old, device=joined.device)
     return joined[torch.arange(joined.shape[0], device=joined.device).unsqueeze(1), places]
 
