@@ -87,7 +87,7 @@ def _attention(q, k, v, mask, scale, causal: bool = False) -> Tensor:
 
 
 def slide_window(joined: Tensor, lengths: Tensor | int, old: int) -> Tensor:
-    """The last `old` real steps of (N, old + L, ...), where row n has `lengths_n` real new ones, or all have as many."""
+    """The last `old` real steps of (N, old + L, ...), where row n has `lengths_n` real new ones, or all as many."""
     if isinstance(lengths, int):
         return joined[:, lengths : lengths + old].contiguous()
     places = lengths.unsqueeze(1) + torch.arange(old, device=joined.device)
