@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -161,10 +161,9 @@ class RitornelloLM(TemplateLM):
 
 def main() -> None:
     """The harness's own command line, with our name known to it."""
-    evaluate: Callable[[], Any]
-    from lm_eval.__main__ import cli_evaluate as evaluate
+    from lm_eval.__main__ import cli_evaluate
 
-    sys.exit(evaluate())
+    sys.exit(cli_evaluate())
 
 
 if __name__ == "__main__":

@@ -74,8 +74,7 @@ _known: WeakKeyDictionary[Cell, dict[object, Character]] = WeakKeyDictionary()
 
 def character(cell: Cell, rows: Tree, state: Tree) -> Character:
     """Looked at once for each kind of state, at a few steps of u (B, T, ...) with T at least 1."""
-    leaves = pytree.tree_leaves(state)
-    key = tuple((x.shape[1:], x.dtype) for x in leaves)
+    key = _kind(state)
     known = _known.setdefault(cell, {})
     if key not in known:
         few, h = few_rows(rows, state)
@@ -83,9 +82,13 @@ def character(cell: Cell, rows: Tree, state: Tree) -> Character:
         with torch.no_grad(), counter:
             cell.step(few, h)
         size = pytree.tree_leaves(h)[0].shape[0]
-        numbers = sum(x[0].numel() for x in leaves)
+        numbers = sum(shape.numel() for shape, _ in key)
         known[key] = Character(counter.calls, counter.numbers / size, numbers, _block_of(cell, rows, state))
     return known[key]
+
+
+def _kind(state: Tree) -> tuple[tuple[torch.Size, torch.dtype], ...]:
+    return tuple((x.shape[1:], x.dtype) for x in pytree.tree_leaves(state))
 
 
 def estimates(c: Character, rows: int, length: int, training: bool, device: str, block: int = 16) -> dict[str, float]:
@@ -131,8 +134,7 @@ def _block_of(cell: Cell, rows: Tree, state: Tree) -> int | None:
 
 def learn(cell: Cell, state: Tree, stats: dict[str, Any]) -> None:
     """Remember what Newton's method needed; a cell that it could not certify is not given to it again."""
-    key = tuple((x.shape[1:], x.dtype) for x in pytree.tree_leaves(state))
-    found = _known[cell][key]
+    found = _known[cell][_kind(state)]
     if "iterations" in stats:
         found.iterations = max(found.iterations, stats["iterations"])
         found.block = found.block if stats["certified"] else None
