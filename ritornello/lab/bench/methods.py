@@ -48,7 +48,7 @@ METHODS: dict[str, Method] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One cell at one size, one pass: seconds by method, Auto's choice, the largest error, and the seconds of Compiled's
+    """One cell at one size, one pass: seconds by method, Auto's choice, the largest error, the seconds of Compiled's
     first call."""
 
     cell: str
