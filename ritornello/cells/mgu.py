@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from ritornello import ops
 from ritornello.cells._recurrent import GatedCell, headwise
 from ritornello.typing import Tensor
 
@@ -30,3 +31,6 @@ class MGUCell(GatedCell):
         f = torch.sigmoid(u_f + headwise(self.weight_hh[:1], h).squeeze(1))
         n = torch.tanh(u_n + headwise(self.weight_hh[1:], f * h).squeeze(1))
         return (1 - f) * h + f * n
+
+    def fused(self, u: Tensor, h: Tensor, cu_seqlens: Tensor | None = None):
+        return ops.mgu(u, self.weight_hh, h, cu_seqlens=cu_seqlens)

@@ -16,7 +16,7 @@ HELP = (
 EXAMPLES = """\
   ritornello layers --width 512
   ritornello layers gated_delta_net
-  ritornello layers mgu --explain --length 4096
+  ritornello layers ugrnn --explain --length 4096
 """
 
 HEADINGS = ("name", "family", "paper", "state numbers", "grows")

@@ -16,6 +16,7 @@ from ritornello.ops.gru import gru
 from ritornello.ops.linear_attention import linear_attention
 from ritornello.ops.lstm import lstm
 from ritornello.ops.m2rnn import m2rnn
+from ritornello.ops.mgu import mgu
 from ritornello.ops.mlstm import mlstm
 from ritornello.ops.para_gru import para_gru
 from ritornello.ops.para_lstm import para_lstm
@@ -37,6 +38,7 @@ __all__ = [
     "linear_attention",
     "lstm",
     "m2rnn",
+    "mgu",
     "mlstm",
     "para_gru",
     "para_lstm",

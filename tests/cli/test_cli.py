@@ -174,8 +174,8 @@ def test_layers(capsys, monkeypatch):
     assert "min_gru" in capsys.readouterr().out
     assert main(["layers", "min_gru"]) == 0
     assert "h_t = (1 − z_t)" in capsys.readouterr().out
-    assert main(["layers", "mgu", "--explain", "--width", "16", "--length", "300"]) == 0
-    assert "MGUCell: Sequential() chosen; expected Sequential" in capsys.readouterr().out
+    assert main(["layers", "ugrnn", "--explain", "--width", "16", "--length", "300"]) == 0
+    assert "UGRNNCell: Sequential() chosen; expected Sequential" in capsys.readouterr().out
     assert "Name one" in refused(capsys, "layers", "--explain")
     assert "Did you mean 'min_gru'" in refused(capsys, "layers", "min_gr")
     assert "width" in refused(capsys, "layers", "--width", "0")

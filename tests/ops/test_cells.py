@@ -15,11 +15,12 @@ from tests.oracles.elman import elman as elman_oracle
 from tests.oracles.gru import gru as gru_oracle
 from tests.oracles.lstm import lstm as lstm_oracle
 from tests.oracles.m2rnn import m2rnn as m2rnn_oracle
+from tests.oracles.mgu import mgu as mgu_oracle
 from tests.oracles.para_gru import para_gru as para_gru_oracle
 from tests.oracles.para_lstm import para_lstm as para_lstm_oracle
 from tests.oracles.slstm import slstm as slstm_oracle
 
-GATES = {"elman": 0, "relu": 0, "lstm": 4, "gru": 3, "gru_bias": 3, "slstm": 4, "para_gru": 3, "para_lstm": 3}
+GATES = {"elman": 0, "relu": 0, "lstm": 4, "gru": 3, "gru_bias": 3, "mgu": 2, "slstm": 4, "para_gru": 3, "para_lstm": 3}
 CELLS = [*GATES, "m2rnn"]
 OPS = {c: c.split("_bias")[0].replace("relu", "elman") for c in CELLS}
 NATIVE = [c for c in CELLS if _library.missing() is None and (OPS[c], "native") in registry._kernels]
@@ -85,8 +86,9 @@ def oracle(cell, inputs, weights, states):
         h, c, n, m = states
         y, (h, c, n) = slstm_oracle(*(x.detach().numpy() for x in (*inputs, *weights, h, c * m.exp(), n * m.exp())))
         return y, (h, c, n)
-    if cell in ("para_gru", "para_lstm", "m2rnn"):
-        of = {"para_gru": para_gru_oracle, "para_lstm": para_lstm_oracle, "m2rnn": m2rnn_oracle}[cell]
+    ours = {"mgu": mgu_oracle, "para_gru": para_gru_oracle, "para_lstm": para_lstm_oracle, "m2rnn": m2rnn_oracle}
+    if cell in ours:
+        of = ours[cell]
         y, last = of(*(x.detach().numpy() for x in (*inputs, *weights, *states)))
     elif cell == "lstm":
         return lstm_oracle(*inputs, *weights, *states)

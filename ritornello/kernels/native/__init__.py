@@ -27,6 +27,7 @@ SPECIFICATIONS: dict[str, tuple[torch.dtype, ...]] = {
     "softmax_scan": REAL,
     "lstm": REAL,
     "gru": REAL,
+    "mgu": REAL,
     "elman": REAL,
     "slstm": REAL,
     "para_gru": REAL,

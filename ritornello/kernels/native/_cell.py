@@ -41,20 +41,30 @@ class Cell:
         self._call(self._forward, u, weight, states, cu_seqlens, option, bias, y=y, last=last, trace=trace)
         return (y, *last), trace
 
-    def backward(self, grads, trace, u, weight, states, cu_seqlens, option: int = 0, bias=None, product: bool = False):
-        """Gradients of u, of the weight, of the states; and of R h, the last gate's, where that is not u's."""
+    def backward(
+        self, grads, trace, u, weight, states, cu_seqlens, option: int = 0, bias=None, product=False, operand=False
+    ):
+        """Gradients of u, of the weight, of the states; and of R h, the last gate's, where that is not u's: `product`.
+
+        Where that gate's matrix multiplies something else than h, the kernel tells what: `operand`.
+        """
         dy, *dlast = (None if g is None else g.contiguous() for g in grads)
         u, states = dense(u), [s.contiguous() for s in states]
         du = blank(u)
         before = u.new_empty(u.shape[0], u.shape[1], u.shape[-1])
-        dproduct = torch.empty_like(before) if product else None
+        dproduct = torch.empty_like(before) if product or operand else None
         dstates = [torch.empty_like(s) for s in states[: self.states]]
         zero_tail(cu_seqlens, du, before, dproduct)
         self._call(
             self._backward, u, weight, states, cu_seqlens, option, bias,
             trace=trace, dy=dy, dlast=dlast[: self.states], du=du, before=before, dproduct=dproduct, dstate=dstates,
         )  # fmt: skip
-        return du, _weight_gradient(du, dproduct, before, weight.shape).view(weight.shape), dstates, dproduct
+        if operand:
+            parts = ((du[:, :, :-1], before), (du[:, :, -1:], dproduct))
+            dweight = torch.cat([_weight_gradient(d, None, x, weight.shape) for d, x in parts])
+        else:
+            dweight = _weight_gradient(du, dproduct, before, weight.shape)
+        return du, dweight.view(weight.shape), dstates, dproduct
 
     def _call(
         self, entry, u, weight, state, cu_seqlens, option, bias, *,

@@ -22,6 +22,7 @@ for _op in (
     "linear_attention",
     "lstm",
     "m2rnn",
+    "mgu",
     "mlstm",
     "para_gru",
     "para_lstm",

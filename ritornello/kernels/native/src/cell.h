@@ -28,7 +28,7 @@ struct cell {
     const real *dlast[CELL_STATES];       /* (rows, D) */
     act *du;                              /* (B, T, gates, D) */
     act *before;                          /* (B, T, D): h one step earlier */
-    act *dproduct;                        /* (B, T, D): the GRU's gradient of R_n h */
+    act *dproduct;                        /* (B, T, D): the GRU's gradient of R_n h; the MGU's f h, which R_n takes */
     real *dstate[CELL_STATES];            /* (rows, D) */
 };
 
@@ -46,7 +46,7 @@ struct cell_now {
     const real *earlier;                /* trace one step earlier, null at the first */
     const real *first[CELL_STATES];     /* the initial state */
     int64_t D, width;
-    int64_t option;
+    int64_t option, stage;
     real *drive;                        /* gradient of the product, gate after gate, width each */
 };
 
@@ -55,6 +55,7 @@ typedef void (*cell_point)(const struct cell_now *now);
 struct cell_call {
     const struct cell *cell;
     int64_t gates, states, slots, group, tiles;
+    int64_t stages, each; /* products of a step, one after the other, and the gates of one; nearly always one of all */
     int tiled;           /* packed is for cell_tiles_product */
     int direct;          /* nothing is packed: the weight is read as it is */
     real *packed;
@@ -138,12 +139,12 @@ INLINE void cell_scatter(const struct cell_call *call, const struct cell_group *
 }
 
 /* R h from the weight as it is, for few steps, which do not pay for packing: lanes run over the inputs. */
-static void cell_product_direct(const struct cell_call *call, int64_t head, int64_t rows, const real *h, int64_t h_row,
-                                real *out, int64_t out_row) {
+static void cell_product_direct(const struct cell_call *call, int64_t head, int64_t stage, int64_t rows, const real *h,
+                                int64_t h_row, real *out, int64_t out_row) {
     const int64_t width = call->cell->width, heads = call->cell->heads;
-    for (int64_t gate = 0; gate < call->gates; gate++)
+    for (int64_t gate = 0; gate < call->each; gate++)
         for (int64_t o = 0; o < width; o++) {
-            const act *w = call->cell->weight + ((gate * heads + head) * width + o) * width;
+            const act *w = call->cell->weight + (((stage * call->each + gate) * heads + head) * width + o) * width;
             for (int64_t r = 0; r < rows; r++) {
                 vec even = {0}, odd = {0};
                 for (int64_t k = 0; k < width; k += CELL_PANEL) {
@@ -156,14 +157,14 @@ static void cell_product_direct(const struct cell_call *call, int64_t head, int6
         }
 }
 
-/* The product of the first `active` of the group's rows with the head's packed matrix. */
-INLINE void cell_multiply(const struct cell_call *call, int64_t head, int64_t active, int64_t depth, int64_t panels,
-                          const real *a, int64_t a_row, act *narrow, real *out, int64_t out_row) {
+/* The product of the first `active` of the group's rows with the head's packed matrix of one stage. */
+INLINE void cell_multiply(const struct cell_call *call, int64_t head, int64_t stage, int64_t active, int64_t depth,
+                          int64_t panels, const real *a, int64_t a_row, act *narrow, real *out, int64_t out_row) {
     if (call->direct) {
-        cell_product_direct(call, head, active, a, a_row, out, out_row);
+        cell_product_direct(call, head, stage, active, a, a_row, out, out_row);
         return;
     }
-    const real *w = call->packed + head * call->packed_head;
+    const real *w = call->packed + head * call->packed_head + stage * (call->packed_head / call->stages);
 #ifdef RIT_TILES
     if (call->tiled) {
         const int64_t narrow_row = cell_tiles_blocks(depth) * TILE_DEPTH;
@@ -224,14 +225,18 @@ static void cell_forward_item(void *context, int64_t item) {
             const struct cell_now now = cell_now(call, &group.row[r], head, t);
             for (int64_t g = 0; g < call->gates; g++) cell_fetch(now.u + g * now.u_gate, cell->width * (int64_t)sizeof(act));
         }
-        cell_multiply(call, head, active, cell->width, call->gates * call->tiles, state, padded, narrow, product,
-                      call->gates * padded);
-        for (int64_t r = 0; r < active; r++) {
-            struct cell_now now = cell_now(call, &group.row[r], head, t);
-            now.product = product + r * call->gates * padded;
-            now.product_gate = padded;
-            for (int64_t s = 0; s < call->states; s++) now.state[s] = state + (s * CELL_MOST + r) * padded;
-            call->point(&now);
+        for (int64_t stage = 0; stage < call->stages; stage++) {
+            cell_multiply(call, head, stage, active, cell->width, call->each * call->tiles,
+                          state + stage * CELL_MOST * padded, padded, narrow, product + stage * call->each * padded,
+                          call->gates * padded);
+            for (int64_t r = 0; r < active; r++) {
+                struct cell_now now = cell_now(call, &group.row[r], head, t);
+                now.stage = stage;
+                now.product = product + r * call->gates * padded;
+                now.product_gate = padded;
+                for (int64_t s = 0; s < CELL_STATES; s++) now.state[s] = state + (s * CELL_MOST + r) * padded;
+                call->point(&now);
+            }
         }
     }
     cell_scatter(call, &group, head, cell->last, state, padded);
@@ -240,24 +245,33 @@ static void cell_forward_item(void *context, int64_t item) {
 }
 
 /* state holds the gradients of the states here; what the point leaves in the first of them is the part of dh that does
- * not pass through the product. */
+ * not pass through the product of stage 0. Stages run from the last to the first, and `product` holds the gradient of
+ * what a stage multiplied when the point of the stage before it is called. */
 static void cell_backward_item(void *context, int64_t item) {
     const struct cell_call *call = context;
     const struct cell *cell = call->cell;
-    const int64_t head = item % cell->heads, padded = call->tiles * CELL_PANEL, depth = call->gates * cell->width;
+    const int64_t head = item % cell->heads, padded = call->tiles * CELL_PANEL;
+    const int64_t depth = call->gates * cell->width, each = call->each * cell->width;
     struct cell_group group = cell_group(call, item / cell->heads);
     real *state = rit_scratch((CELL_STATES + 1) * CELL_MOST * padded + CELL_MOST * depth);
     real *product = state + CELL_STATES * CELL_MOST * padded, *drive = product + CELL_MOST * padded;
-    act *narrow = cell_begin(call, group.rows, depth);
+    act *narrow = cell_begin(call, group.rows, each);
     cell_gather(call, &group, head, cell->dlast, state, padded);
     int64_t active = 0;
     for (int64_t t = group.rows ? cell_length(&group.row[0]) - 1 : -1; t >= 0; t--) {
         while (active < group.rows && cell_length(&group.row[active]) > t) active++;
-        for (int64_t r = 0; r < active; r++) {
-            struct cell_now now = cell_now(call, &group.row[r], head, t);
-            for (int64_t s = 0; s < call->states; s++) now.state[s] = state + (s * CELL_MOST + r) * padded;
-            now.drive = drive + r * depth;
-            call->point(&now);
+        for (int64_t stage = call->stages - 1; stage >= 0; stage--) {
+            for (int64_t r = 0; r < active; r++) {
+                struct cell_now now = cell_now(call, &group.row[r], head, t);
+                for (int64_t s = 0; s < call->states; s++) now.state[s] = state + (s * CELL_MOST + r) * padded;
+                now.stage = stage;
+                now.product = product + r * padded;
+                now.drive = drive + r * depth;
+                call->point(&now);
+            }
+            if (stage)
+                cell_multiply(call, head, stage, active, each, call->tiles, drive + stage * each, depth, narrow, product,
+                              padded);
         }
         for (int64_t r = 0; r < active && t; r++) {
             const struct cell_now now = cell_now(call, &group.row[r], head, t - 1);
@@ -265,7 +279,7 @@ static void cell_backward_item(void *context, int64_t item) {
                 cell_fetch(now.trace + s * now.D, cell->width * (int64_t)sizeof(real));
             if (now.dy) cell_fetch(now.dy, cell->width * (int64_t)sizeof(act));
         }
-        cell_multiply(call, head, active, depth, call->tiles, drive, depth, narrow, product, padded);
+        cell_multiply(call, head, 0, active, each, call->tiles, drive, depth, narrow, product, padded);
         for (int64_t r = 0; r < active; r++)
             for (int64_t j = 0; j < padded; j += RIT_LANES) {
                 real *dh = state + r * padded + j;
@@ -288,17 +302,18 @@ static void cell_pack_forward(void *context, int64_t item) {
               call->packed + head * call->packed_head + (gate * call->tiles + tile) * width * CELL_PANEL);
 }
 
-/* Backward: [head][tile][gate, out][in]. */
+/* Backward: [head][stage][tile][gate of the stage, out][in]. */
 static void cell_pack_backward(void *context, int64_t item) {
     const struct cell_call *call = context;
     const int64_t width = call->cell->width, heads = call->cell->heads;
     const int64_t tile = item % call->tiles, gate = item / call->tiles % call->gates, head = item / call->tiles / call->gates;
+    const int64_t place = (gate / call->each * call->tiles + tile) * call->each + gate % call->each;
     cell_pack(call->cell->weight + (gate * heads + head) * width * width, width, 1, width, width, tile,
-              call->packed + head * call->packed_head + (tile * call->gates + gate) * width * CELL_PANEL);
+              call->packed + head * call->packed_head + place * width * CELL_PANEL);
 }
 
 #ifdef RIT_TILES
-/* The same two for the tiles; here an item of the backward one is a panel with all its gates. */
+/* The same two for the tiles; here an item of the backward one is a panel with all gates of a stage. */
 static void cell_pack_forward_tiles(void *context, int64_t item) {
     const struct cell_call *call = context;
     const int64_t width = call->cell->width, heads = call->cell->heads;
@@ -310,9 +325,13 @@ static void cell_pack_forward_tiles(void *context, int64_t item) {
 
 static void cell_pack_backward_tiles(void *context, int64_t item) {
     const struct cell_call *call = context;
-    const int64_t width = call->cell->width, heads = call->cell->heads, tile = item % call->tiles, head = item / call->tiles;
-    cell_tiles_pack(call->cell->weight + head * width * width, call->gates, heads * width * width, width, width, 1, width,
-                    tile, (act *)(call->packed + head * call->packed_head) + tile * cell_tiles_panel(call->gates * width));
+    const int64_t width = call->cell->width, heads = call->cell->heads, square = width * width;
+    const int64_t tile = item % call->tiles, stage = item / call->tiles % call->stages;
+    const int64_t head = item / call->tiles / call->stages;
+    cell_tiles_pack(call->cell->weight + (stage * call->each * heads + head) * square, call->each, heads * square, width,
+                    width, 1, width, tile,
+                    (act *)(call->packed + head * call->packed_head) +
+                        (stage * call->tiles + tile) * cell_tiles_panel(call->each * width));
 }
 #endif
 
@@ -329,18 +348,22 @@ INLINE void cell_prepare(struct cell_call *call, int backward) {
     call->tiled = cell->width >= TILE_DEPTH && !cell->option && cell_tiles_ready();
     if (call->tiled) {
         pack = backward ? cell_pack_backward_tiles : cell_pack_forward_tiles;
-        call->packed_head = backward ? call->tiles * cell_tiles_panel(call->gates * cell->width) / 2
+        call->packed_head = backward ? call->stages * call->tiles * cell_tiles_panel(call->each * cell->width) / 2
                                      : call->gates * call->tiles * cell_tiles_panel(cell->width) / 2;
-        if (backward) items /= call->gates;
+        if (backward) items /= call->each;
     }
 #endif
     call->packed = rit_scratch(cell->heads * call->packed_head);
     rit_parallel_sized(items, cell->heads * call->packed_head, pack, call);
 }
 
-INLINE void cell_run(const struct cell *cell, int64_t gates, int64_t states, int64_t slots, cell_point point, int backward) {
+/* A cell whose gates' products come one after the other: the first multiplies h, the next what the point of the stage
+ * before it has left in that state's place, up to CELL_STATES. */
+INLINE void cell_run_staged(const struct cell *cell, int64_t gates, int64_t stages, int64_t states, int64_t slots,
+                            cell_point point, int backward) {
     struct cell_call call = {
         .cell = cell, .gates = gates, .states = states, .slots = slots, .point = point,
+        .stages = stages, .each = gates / stages,
         .tiles = rit_divide_up(cell->width, CELL_PANEL),
     };
     cell_prepare(&call, backward);
@@ -349,6 +372,10 @@ INLINE void cell_run(const struct cell *cell, int64_t gates, int64_t states, int
     const int64_t work = (cell->starts ? cell->steps : cell->rows * cell->steps) * cell->heads * call.packed_head;
     rit_parallel_sized(groups * cell->heads, work, backward ? cell_backward_item : cell_forward_item, &call);
     free(call.packed);
+}
+
+INLINE void cell_run(const struct cell *cell, int64_t gates, int64_t states, int64_t slots, cell_point point, int backward) {
+    cell_run_staged(cell, gates, 1, states, slots, point, backward);
 }
 
 #endif
