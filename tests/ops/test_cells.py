@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def call(cell, inputs, weights, states, cu_seqlens=None):
     return y, (last,)
 
 
-def oracle(cell, inputs, weights, states):
+def oracle(cell, inputs, weights, states) -> tuple[Any, Any]:
     if cell == "slstm":
         h, c, n, m = states
         y, (h, c, n) = slstm_oracle(*(x.detach().numpy() for x in (*inputs, *weights, h, c * m.exp(), n * m.exp())))
