@@ -32,7 +32,7 @@ from ritornello.lab.bench.case import BOTH, FORWARD, WrongNumbersError, compare,
 from ritornello.lab.bench.memory import peak_share
 from ritornello.lab.bench.report import as_value, drift_lines, grid_lines, lines
 from ritornello.lab.bench.run import Measured, measure_here, run_case
-from ritornello.lab.bench.timing import Budget, Timing, interleave
+from ritornello.lab.bench.timing import Budget, Timing, in_turns, interleave
 from ritornello.method import Newton, Sequential
 
 TABLE, QUICK = Options(), Options(quick=True)
@@ -133,6 +133,18 @@ def test_rounds_alternate():
     timing = interleave(lambda: call("o"), lambda: call("p"), Budget(10.0, 2, 4))
     assert slow == ["o", "p", *"op", *"po", *"op", *"po"]  # the warm-up of each, then four rounds
     assert len(timing.ours) == 4
+
+
+def test_more_than_two_run_in_turns():
+    order: list[str] = []
+
+    def call(name: str) -> None:
+        order.append(name)
+        time.sleep(0.05)
+
+    times = in_turns([lambda n=n: call(n) for n in "abc"], Budget(10.0, 3, 3))
+    assert order == [*"abc", *"abc", *"cba", *"abc"]
+    assert [len(t) for t in times] == [3, 3, 3]
 
 
 @pytest.mark.parametrize(

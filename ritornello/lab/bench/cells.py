@@ -1,4 +1,5 @@
-"""Rows of cells with a recurrent matrix, beside PyTorch's own layers; both sides have the same weights."""
+"""Rows of cells with a recurrent matrix, beside PyTorch's layers and torchrecurrent's cell. Both sides have the same
+weights."""
 
 from __future__ import annotations
 
@@ -11,7 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello import ops
+from ritornello._run import run
+from ritornello.cells.mgu import MGUCell
 from ritornello.lab.bench.case import BOTH, FORWARD, Case, Comparison, Row, Side, Sizes, Work, compare
+from ritornello.lab.bench.peers import peer
 from ritornello.typing import Tensor
 
 __all__ = ["ROWS"]
@@ -82,10 +86,38 @@ def lstm_bf16(sizes: Sizes, _: bool) -> Case:
     return Case(low.passes(), full.passes(), check, {FORWARD: work(sizes, 4)[FORWARD]})
 
 
+def mgu(sizes: Sizes, with_peer: bool) -> Case:
+    """The cell, run as `Auto` chooses, beside torchrecurrent's in a loop."""
+    B, T, d = (sizes[n] for n in "BTd")
+    cell = MGUCell(d, d)
+    x, cotangent = torch.randn(B, T, d, requires_grad=True), torch.randn(B, T, d)
+    leaves = [x, cell.weight_ih, cell.weight_hh, cell.bias]
+    # Flat: the peer's recurrent matrices have one dimension less.
+    ours = Side(lambda: run(cell, x).y, leaves, cotangent, Tensor.flatten)
+    if not with_peer:
+        return Case(ours.passes(), {}, compare(ours, "reference", 1e-3), work(sizes, 2))
+    other = peer("torchrecurrent", "MGUCell")(d, d, recurrent_bias=False)  # one bias as well
+    other.weight_ih, other.bias_ih = cell.weight_ih, cell.bias
+    other.weight_hh = nn.Parameter(cell.weight_hh.detach().flatten(0, 2))
+    leaves = [x, other.weight_ih, other.weight_hh, other.bias_ih]
+    theirs = Side(lambda: mgu_loop(other, x), leaves, cotangent, Tensor.flatten)
+    return Case(ours.passes(), theirs.passes(), compare(ours, theirs, 1e-3), work(sizes, 2))
+
+
+def mgu_loop(cell: Any, x: Tensor) -> Tensor:
+    """Faster than torchrecurrent's own layer, whose loop takes slices, and than the scripted cell."""
+    h, states = x.new_zeros(x.shape[0], cell.hidden_size), []
+    for now in x.unbind(1):
+        h = cell(now, h)
+        states.append(h)
+    return torch.stack(states, 1)
+
+
 ROWS = [
     Row("lstm", "lstm", "torch.nn.LSTM", SIZES, beside_torch(nn.LSTM, lstm_of, 4), QUICK, {FORWARD: 1.1, BOTH: 1.1},
         draw=draw, limit=LIMIT),
     Row("lstm_bf16", "lstm", "the same in float32", SIZES, lstm_bf16, QUICK, {FORWARD: 3}),
     Row("gru", "gru", "torch.nn.GRU", SIZES, beside_torch(nn.GRU, gru_of, 3), QUICK, {FORWARD: 1.8, BOTH: 2.5},
         draw=draw, limit=LIMIT),
+    Row("mgu", "mgu", "torchrecurrent's MGUCell in a loop over unbound inputs", SIZES, mgu, QUICK, draw=draw),
 ]  # fmt: skip

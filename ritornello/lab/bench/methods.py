@@ -13,13 +13,14 @@ from ritornello._run import run
 from ritornello.cell import Cell
 from ritornello.cells import ElmanCell, LSTMCell, ParaGRUCell
 from ritornello.lab.bench.case import Comparison, verify
+from ritornello.lab.bench.timing import Budget, in_turns
 from ritornello.method import Auto, Compiled, Fused, Method, Newton, Sequential
 from ritornello.typing import Tensor
 
 __all__ = ["CELLS", "SIZES", "Line", "MixingCell", "measure_methods", "method_lines"]
 
 SIZES = ((1, 256, 64), (4, 4096, 256), (1, 16384, 64))
-ROUNDS, SECONDS = 3, 12.0
+ROUNDS, SECONDS = 3, 3.0
 
 
 class MixingCell(Cell):
@@ -89,19 +90,12 @@ def _measure(name: str, cell: Cell, x: Tensor, which: str, rounds: int) -> Line:
             Comparison(f"{method_name}, {i}", g, w, 1e-3) for i, (g, w) in enumerate(zip(got, want, strict=True))
         ]
         worst = max(worst, verify(comparisons))
-    times: dict[str, list[float]] = {n: [] for n in calls}
-    start = time.perf_counter()
-    for _ in range(rounds):
-        for method_name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            times[method_name].append(time.perf_counter() - begin)
-        if time.perf_counter() - start > SECONDS:
-            break
+    times = in_turns([*calls.values()], Budget(SECONDS, rounds, rounds))
     with torch.set_grad_enabled(training):
         chosen = run(cell, x).stats["method"]
     B, T, d = x.shape
-    return Line(name, (B, T, d), which, {n: median(t) for n, t in times.items()}, chosen, worst, first_call)
+    seconds = {n: median(t) for n, t in zip(calls, times, strict=True)}
+    return Line(name, (B, T, d), which, seconds, chosen, worst, first_call)
 
 
 def _call(cell: Cell, x: Tensor, method: Method, training: bool) -> Callable[[], tuple[Tensor, ...]]:

@@ -1,16 +1,16 @@
-"""Two pieces of work timed in turns, so that what disturbs the machine disturbs both."""
+"""Pieces of work timed in turns, so that what disturbs the machine disturbs all of them."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from statistics import median
 from typing import Any
 
-__all__ = ["Budget", "Timing", "interleave"]
+__all__ = ["Budget", "Timing", "in_turns", "interleave"]
 
 Call = Callable[[], Any]
 
@@ -54,8 +54,12 @@ class Timing:
 
 
 def interleave(ours: Call, peer: Call | None, budget: Budget) -> Timing:
-    """Warm up, then time ours and the peer in turns; who goes first changes with every round."""
-    calls = [ours] if peer is None else [ours, peer]
+    """Ours and the peer in turns."""
+    return Timing(*in_turns([ours] if peer is None else [ours, peer], budget))
+
+
+def in_turns(calls: Sequence[Call], budget: Budget) -> list[tuple[float, ...]]:
+    """Seconds per call, round by round, of each. After the warm-up all run in turns, forth and back."""
     repeats = [_repeats(call) for call in calls]
     times: list[list[float]] = [[] for _ in calls]
     collecting = gc.isenabled()
@@ -70,7 +74,7 @@ def interleave(ours: Call, peer: Call | None, budget: Budget) -> Timing:
     finally:
         if collecting:
             gc.enable()
-    return Timing(*(tuple(t) for t in times))
+    return [tuple(t) for t in times]
 
 
 def _repeats(call: Call) -> int:
