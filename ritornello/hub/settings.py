@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ritornello.errors import CheckpointError, InputError
+from ritornello.layers.catalogue import build
 from ritornello.models import LanguageModel, ModelConfig, Parallel
 from ritornello.models.backbone import Block
 
@@ -210,7 +211,8 @@ class Settings:
         Raises:
             InputError: the model has a layer or an option that the format `name` cannot say; it is named.
         """
-        ours, layers = settings_of(model)
+        found, layers = settings_of(model)
+        ours = found | self._of_layers_without(found)
         config: dict[str, Any] = dict(self.tell(layers))
         for key in self.keys:
             if isinstance(key, Same):
@@ -225,8 +227,8 @@ class Settings:
         made = self.read(config)
         with torch.device("meta"):
             again, layers_again = settings_of(LanguageModel(made))
-        for setting in sorted(ours):
-            if again.get(setting, MISSING) != ours[setting]:
+        for setting in sorted(found):
+            if again.get(setting, MISSING) != found[setting]:
                 owner, option = setting.split(".") if "." in setting else ("the model's config", setting)
                 raise InputError(
                     f"`{option}` of {owner} is {ours[setting]!r}, which a checkpoint of format {name!r} cannot say "
@@ -236,6 +238,21 @@ class Settings:
         if layers != layers_again:
             raise InputError(f"A checkpoint of format {name!r} cannot say this pattern. Save it as 'ritornello'.")
         return config
+
+    def _of_layers_without(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of the layers that a config must speak of though this model has none of them: their defaults at its
+        width, beside what they share with the layers that are there."""
+        keys = [key.targets if isinstance(key, Key) else (key.ours,) for key in self.keys if not isinstance(key, Same)]
+        shared = {t: found[s] for targets in keys for s in targets if s in found for t in targets} | dict(self.fixed)
+        kinds = {t.split(".")[0] for targets in keys for t in targets if "." in t}
+        told: dict[str, Any] = {}
+        for kind in kinds - {name.split(".")[0] for name in found}:
+            options = {t.split(".")[1]: value for t, value in shared.items() if t.startswith(f"{kind}.")}
+            with torch.device("meta"):
+                layer = build(kind, found["width"], **options)
+            settled = _options((kind, options), layer).items()
+            told |= {f"{kind}.{option}": value for option, value in settled if value is not None}
+        return told
 
 
 def look_up(config: Mapping[str, Any], name: str) -> Any:

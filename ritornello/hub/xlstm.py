@@ -31,19 +31,18 @@ KEYS = (
     Key("output_logit_soft_cap", "logits_soft_cap", 30.0),
     Key("norm_eps", ("norm_eps", "mlstm.norm_eps"), 1e-6),
     Key("eps", "mlstm.eps", 1e-6),
-    Key("tie_word_embeddings", "tied_embeddings", False),
     Same("use_bias", False),
     Same("weight_mode", "single"),
 )
 IGNORED = (
     "add_out_norm", "autocast_kernel_dtype", "chunk_size", "chunkwise_kernel", "inference_state_dtype",
     "max_inference_chunksize", "mode", "norm_reduction_force_float32", "num_blocks", "return_last_states",
-    "sequence_kernel", "step_kernel",
+    "sequence_kernel", "step_kernel", "tie_word_embeddings",  # transformers ties nothing here, whatever it says
 )  # fmt: skip
 XLSTM = Architecture(
     name="xlstm",
     model="xLSTMForCausalLM",
-    settings=Settings(KEYS, **uniform("mlstm", "gated_mlp"), ignored=IGNORED),
+    settings=Settings(KEYS, **uniform("mlstm", "gated_mlp"), ignored=IGNORED, fixed={"tied_embeddings": False}),
     rows=(
         same("backbone.embeddings.weight", "embedding.weight"),
         same("backbone.out_norm.weight", "backbone.final_norm.weight"),

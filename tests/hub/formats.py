@@ -154,6 +154,19 @@ CASES = {
             "mamba_n_groups": 2,
         },
     ),
+    "bamba, without attention": Case(
+        "bamba",
+        "Bamba",
+        {
+            "intermediate_size": 40,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "attn_layer_indices": [],
+            "mamba_n_heads": 4,
+            "mamba_d_state": 8,
+        },
+        rows=0,
+    ),
     "falcon_h1": Case(
         "falcon_h1",
         "FalconH1",
@@ -205,6 +218,12 @@ CASES = {
             "num_key_value_heads": 1,
             "attention_window_size": 16,
         },
+    ),
+    "recurrent_gemma, without attention": Case(
+        "recurrent_gemma",
+        "RecurrentGemma",
+        {"intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 1, "block_types": ["recurrent"]},
+        rows=0,
     ),
     "lfm2": Case(
         "lfm2",
@@ -283,6 +302,12 @@ CASES = {
         "rwkv", "Rwkv", {"attention_hidden_size": 48, "intermediate_size": 40, "rescale_every": 0}, rows=0
     ),
     "xlstm": Case("xlstm", "xLSTM", {"hidden_size": 128, "num_heads": 2}),
+    # transformers ties nothing here, whatever the config says.
+    "xlstm, said to be tied": Case(
+        "xlstm",
+        "xLSTM",
+        {"hidden_size": 128, "num_heads": 4, "qk_dim_factor": 1.0, "v_dim_factor": 0.5, "tie_word_embeddings": True},
+    ),
 }
 
 
