@@ -12,6 +12,7 @@ from ritornello.layers.catalogue import build, catalogue, find, register
 from ritornello.layers.delta_net import DeltaNet
 from ritornello.layers.delta_product import DeltaProduct
 from ritornello.layers.elman import Elman
+from ritornello.layers.ema import EMA
 from ritornello.layers.fast_weights import FastWeights
 from ritornello.layers.forgetting_attention import ForgettingAttention
 from ritornello.layers.gated_delta_net import GatedDeltaNet
@@ -72,6 +73,7 @@ for _layer in (
     DeltaNet,
     DeltaProduct,
     Elman,
+    EMA,
     FastWeights,
     ForgettingAttention,
     GatedDeltaNet,
@@ -126,6 +128,7 @@ for _layer in (
     register(_layer.kind, _layer)
 
 __all__ = [
+    "EMA",
     "GLA",
     "GRU",
     "HGRN",
