@@ -61,6 +61,7 @@ from ritornello.layers.s5 import S5
 from ritornello.layers.short_conv import ShortConv
 from ritornello.layers.slstm import SLSTM
 from ritornello.layers.sru import SRU
+from ritornello.layers.tcnca import TCNCA
 from ritornello.layers.ugrnn import UGRNN
 from ritornello.layers.wave_rnn import WaveRNN
 
@@ -122,6 +123,7 @@ for _layer in (
     ShortConv,
     SLSTM,
     SRU,
+    TCNCA,
     UGRNN,
     WaveRNN,
 ):
@@ -153,6 +155,7 @@ __all__ = [
     "S5",
     "SLSTM",
     "SRU",
+    "TCNCA",
     "UGRNN",
     "Aaren",
     "About",

@@ -57,12 +57,9 @@ class Mega(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        key_size = 2 * max(width // 8, 1) if key_size is None else key_size
-        value_size = 2 * width if value_size is None else value_size
         self.average = EMA(width, state_size=state_size)
         self.attention = GatedAttention(self.kind, width, key_size, value_size, chunk_size, function, positions)
-        sizes = {"key_size": key_size, "value_size": value_size, "chunk_size": chunk_size}
-        self.spec = {"state_size": state_size, **sizes}
+        self.spec = {"state_size": state_size, **self.attention.sizes}
 
     def leaves(self):
         return {**self.average.leaves(), **self.attention.leaves()}

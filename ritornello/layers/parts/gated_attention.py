@@ -67,8 +67,8 @@ class GatedAttention(nn.Module):
     Args:
         kind: of the layer, for messages.
         width: of x, of the moving average m that gates, queries and keys read, and of y.
-        key_size: K, of z.
-        value_size: of v.
+        key_size: K, of z; a quarter of the width, even, where None.
+        value_size: of v; twice the width where None.
         chunk_size: steps of a chunk.
         function: ``"softmax"`` or ``"laplace"``.
         positions: of the bias, ``"rotary"`` or ``"simple"``.
@@ -79,9 +79,18 @@ class GatedAttention(nn.Module):
     tags: ClassVar = {"qk_scale": (NO_WEIGHT_DECAY,), "qk_shift": (NO_WEIGHT_DECAY,), "bias.weight": (NO_WEIGHT_DECAY,)}
 
     def __init__(
-        self, kind: str, width: int, key_size: int, value_size: int, chunk_size: int, function: str, positions: str
+        self,
+        kind: str,
+        width: int,
+        key_size: int | None,
+        value_size: int | None,
+        chunk_size: int,
+        function: str,
+        positions: str,
     ):
         super().__init__()
+        key_size = 2 * max(width // 8, 1) if key_size is None else key_size
+        value_size = 2 * width if value_size is None else value_size
         for name, size, least in (
             ("key_size", key_size, 1),
             ("value_size", value_size, 1),
@@ -102,6 +111,11 @@ class GatedAttention(nn.Module):
         for linear in (self.gates_proj, self.v_proj, self.read_proj):
             nn.init.normal_(linear.weight, 0.0, STD)
             nn.init.zeros_(linear.bias)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the state depends on, by the names of a layer's options."""
+        return {"key_size": self.key_size, "value_size": self.value_size, "chunk_size": self.chunk_size}
 
     def leaves(self) -> dict[str, Leaf]:
         kept = self.chunk_size - 1
