@@ -8,6 +8,7 @@ from typing import Any
 from ritornello.hub.architecture import Architecture
 from ritornello.hub.delta_net import gated_rows
 from ritornello.hub.llama import ATTENTION, MLP, ROWS
+from ritornello.hub.rotary import SCALING
 from ritornello.hub.settings import Key, Rule, Same, Settings, blocks, look_up
 from ritornello.hub.table import Row, same
 
@@ -56,7 +57,7 @@ KEYS = (
     Key("attention_bias", ("attention.bias", "attention.out_bias"), False),
     Rule("attention.rope_size", _rope_size, "rope_parameters.rope_theta", _rope_base),
     Rule("attention.rope_base", lambda c: look_up(c, "rope_parameters.rope_theta") or 10_000.0),
-    Same("rope_parameters.rope_type", "default"),
+    *SCALING,
     Key("rms_norm_eps", ("norm_eps", "attention.norm_eps"), 1e-6),
     Key("tie_word_embeddings", "tied_embeddings", False),
     _told("linear_num_key_heads", "gated_delta_net.heads", _key_heads),

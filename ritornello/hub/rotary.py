@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
+from math import log
 from typing import Any
 
 from ritornello.hub.settings import NOTHING, Rule, look_up
+from ritornello.layers.parts.rotary import Yarn
 
 __all__ = ["SCALING", "partial_rotary"]
 
@@ -29,13 +32,22 @@ def partial_rotary(default: float) -> Rule:
     )
 
 
-PARTS = {
+LLAMA3 = {
     "factor": "factor",
     "low_freq_factor": "low",
     "high_freq_factor": "high",
     "original_max_position_embeddings": "length",
 }
-TYPES = {"default": (), "linear": ("factor",), "llama3": tuple(PARTS)}
+YARN = {
+    "factor": "factor",
+    "original_max_position_embeddings": "length",
+    "beta_fast": "fast",
+    "beta_slow": "slow",
+    "attention_factor": "scale",
+    "truncate": "whole",
+}
+TYPES = {"default": {}, "linear": {"factor": "factor"}, "llama3": LLAMA3, "yarn": YARN}
+"""rope_type → their names of its parts and ours."""
 SETTING = "attention.rope_scaling"
 
 
@@ -45,25 +57,40 @@ def _scaling(config: Mapping[str, Any]) -> dict[str, Any] | None:
     kind = told.get("rope_type") or told.get("type") or "default"
     if kind not in TYPES:
         raise ValueError(f"rope_type = {kind!r}; there are {', '.join(TYPES)}")
-    return {PARTS[name]: told[name] for name in TYPES[kind]} or None
+    if kind == "yarn":
+        return _yarn(told, config)
+    return {ours: told[name] for name, ours in TYPES[kind].items()} or None
+
+
+def _yarn(told: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """With what a config leaves to its reader, and without what is `Yarn`'s default."""
+    length = told.get("original_max_position_embeddings") or config["max_position_embeddings"]
+    factor = told.get("factor") or config["max_position_embeddings"] / length
+    found = {ours: told.get(name) for name, ours in YARN.items()} | {"factor": factor, "length": length}
+    above, below = told.get("mscale"), told.get("mscale_all_dim")
+    if found["scale"] is None and above and below:
+        grown = log(max(factor, 1.0)) / 10
+        found["scale"] = (above * grown + 1) / (below * grown + 1)
+    defaults = {f.name: f.default for f in fields(Yarn)}
+    return {name: value for name, value in found.items() if value is not None and value != defaults[name]}
 
 
 def _type(ours: Mapping[str, Any]) -> str:
-    scaling = ours[SETTING] or ()
-    return next(kind for kind, names in TYPES.items() if {PARTS[name] for name in names} == set(scaling))
+    scaling = set(ours[SETTING] or ())
+    if {"factor", "length"} <= scaling != set(LLAMA3.values()):
+        return "yarn"
+    return next(kind for kind, names in TYPES.items() if set(names.values()) == scaling)
 
 
 def _part(name: str) -> Rule:
-    return Rule(
-        SETTING,
-        _scaling,
-        f"rope_parameters.{name}",
-        lambda ours: (ours[SETTING] or {}).get(PARTS[name], NOTHING),
-    )
+    def write(ours: Mapping[str, Any]) -> Any:
+        return (ours[SETTING] or {}).get(TYPES[_type(ours)].get(name), NOTHING)
+
+    return Rule(SETTING, _scaling, f"rope_parameters.{name}", write)
 
 
 SCALING = (
     Rule(SETTING, _scaling, "rope_parameters.rope_type", _type, uses=("rope_scaling",)),
-    *map(_part, PARTS),
+    *map(_part, {**LLAMA3, **YARN}),
 )
 """How frequencies are stretched for long texts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from ritornello.errors import BackendError, InputError, nearest
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
 from ritornello.layers.parts.attention import attend, attend_window, common_start, grow_cache, slide_window
 from ritornello.layers.parts.norm import RMSNorm
-from ritornello.layers.parts.rotary import Stretch, angles, turn
+from ritornello.layers.parts.rotary import Stretch, Yarn, angles, turn
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.method import Auto, Fused
 from ritornello.typing import Tensor
@@ -39,7 +40,8 @@ class Attention(Layer):
         rope_size: how many channels of a head are turned, the first ones; all of them where None. Even; with 0 no
             positions are told.
         rope_scaling: the frequencies are divided by its ``factor``; with ``low``, ``high`` and ``length`` only those of
-            pairs that turn seldom in that many steps, as in Llama 3.1 (see `Stretch`). None: they are not.
+            pairs that turn seldom in that many steps, as in Llama 3.1 (see `Stretch`); with ``length`` and perhaps
+            ``fast``, ``slow``, ``scale`` and ``whole`` as in YaRN (see `Yarn`). None: they are not.
         bias: whether the projections of q, k, v and of the gate have one.
         out_bias: whether W_o has one.
         qk_norm: RMSNorm on queries and keys: ``"head"`` (or True) each head for itself, ``"all"`` over the heads
@@ -153,7 +155,7 @@ class Attention(Layer):
 
     def _angles(self, x: Tensor, position: Tensor, start: int | None, call: Call) -> tuple[Tensor, Tensor]:
         """By what queries and keys are turned: the same for all layers of a model whose rows are at the same place."""
-        key = f"angles of {self.rope_size}, {self.rope_base}, {x.dtype} from {start}"
+        key = f"angles of {self.rope_size}, {self.rope_base}, {self.stretch}, {x.dtype} from {start}"
         if start is None or key not in call.carry:
             places = call.sequence.positions(x.device) + call.sequence.per_step(position)
             call.carry[key] = angles(places, self.rope_size, self.rope_base, x.dtype, self.stretch)
@@ -192,12 +194,20 @@ class Attention(Layer):
         return attend(q, k[:, :needed], v[:, :needed], position, start=start), k, v
 
 
-def _stretch(scaling: Mapping[str, Any] | None) -> Stretch | None:
+def _stretch(scaling: Mapping[str, Any] | None) -> Stretch | Yarn | None:
     if scaling is None:
         return None
-    if set(scaling) not in ({"factor"}, {"factor", "low", "high", "length"}) or min(scaling.values()) <= 0:
+    names = set(scaling)
+    some = names == {"factor", "low", "high", "length"}
+    yarn = {"factor", "length"} <= names <= {f.name for f in fields(Yarn)}
+    wrong = [name for name, value in scaling.items() if name != "whole" and not _positive(value)]
+    if wrong or not (some or yarn or names == {"factor"}):
         raise InputError(
-            f"`rope_scaling` of attention is {dict(scaling)}; wanted a positive factor, alone or with low, high and "
-            "length."
+            f"`rope_scaling` of attention is {dict(scaling)}; wanted a positive factor, alone, with low, high and "
+            "length, or with length and perhaps fast, slow, scale and whole."
         )
-    return Stretch(**scaling)
+    return Yarn(**scaling) if yarn else Stretch(**scaling)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0

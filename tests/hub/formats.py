@@ -82,6 +82,35 @@ CASES = {
             "rope_parameters": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 3.0},
         },
     ),
+    "llama, by YaRN": Case(
+        "llama",
+        "Llama",
+        {
+            "intermediate_size": 48,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 128,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+                "beta_fast": 4.0,
+                "mscale": 0.7,
+                "mscale_all_dim": 0.4,
+                "truncate": False,
+            },
+        },
+    ),
+    "llama, by YaRN's defaults": Case(
+        "llama",
+        "Llama",
+        {
+            "intermediate_size": 48,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 64,
+            "rope_parameters": {"rope_type": "yarn", "rope_theta": 100.0, "factor": 8.0},
+        },
+    ),
     "mamba": Case("mamba", "Mamba", {"state_size": 8}),
     "mamba, with biases": Case(
         "mamba",

@@ -27,14 +27,34 @@ VARIANTS = {
         "rope_base": 100.0,
         "rope_scaling": {"factor": 3.0, "low": 1.0, "high": 4.0, "length": 64},
     },
+    "yarn": {
+        "heads": 2,
+        "rope_base": 50.0,
+        "rope_scaling": {"factor": 4.0, "length": 64, "fast": 6.0, "slow": 0.5, "whole": False},
+    },
     "no positions": {"heads": 4, "kv_heads": 2, "rope_size": 0, "qk_norm": "all", "norm_eps": 1e-3},
 }
 
 
-def stretched(theta, stretch):
+def yarn(theta, base, stretch):
+    """Frequencies by how often their pair turns: where `fast` times or more they stay, where `slow` times or less they
+    are divided, in between by a share that is linear in the place where a pair would turn as often."""
+    out = []
+    for i, one in enumerate(theta):
+        place = [
+            len(theta) * np.log(stretch.length / (2 * np.pi * n)) / np.log(base) for n in (stretch.fast, stretch.slow)
+        ]
+        share = np.interp(i, place, [0.0, 1.0])
+        out.append(share * one / stretch.factor + (1 - share) * one)
+    return np.array(out)
+
+
+def stretched(theta, base, stretch):
     """Frequencies by the wavelengths of Llama 3.1: short ones stay, long ones are divided, in between a mixture."""
     if stretch is None:
         return theta
+    if hasattr(stretch, "fast"):
+        return yarn(theta, base, stretch)
     if stretch.length is None:
         return theta / stretch.factor
     out = []
@@ -54,8 +74,10 @@ def turned(x, base, size, stretch):
     """(T, H, D): of the first `size` channels the pair (i, i + size/2) as a complex number, times e^{i t θ}."""
     x, rest = x[..., :size], x[..., size:]
     half = size // 2
-    theta = stretched(base ** (-2 * np.arange(half) / size), stretch)
+    theta = stretched(base ** (-2 * np.arange(half) / size), base, stretch)
     z = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * np.arange(len(x))[:, None, None] * theta)
+    if hasattr(stretch, "fast"):
+        z = z * (1 + np.log(stretch.factor) / 10)
     return np.concatenate([z.real, z.imag, rest], -1)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from ritornello.typing import Tensor
 
-__all__ = ["Stretch", "angles", "rotate", "turn"]
+__all__ = ["Stretch", "Yarn", "angles", "rotate", "turn"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Stretch:
     high: float | None = None
     length: int | None = None
 
-    def of(self, frequency: Tensor) -> Tensor:
+    amplitude = 1.0
+
+    def of(self, frequency: Tensor, base: float) -> Tensor:
         slow = frequency / self.factor
         if self.low is None or self.high is None or self.length is None:
             return slow
@@ -37,16 +39,62 @@ class Stretch:
         return slow + kept * (frequency - slow)
 
 
+@dataclass(frozen=True)
+class Yarn:
+    """Slower rotations, pair by pair, and larger queries and keys (YaRN).
+
+    Pair i turns n_i = length · θ_i / 2π times. Those up to the pair with n = fast keep θ_i, those from the pair with
+    n = slow on turn by θ_i / factor, and between them the share grows linearly in i. What is turned is multiplied by
+    `scale` too.
+
+    Args:
+        factor: by how much the text is longer.
+        length: of the texts before.
+        fast, slow: turns.
+        scale: 0.1 · ln(factor) + 1 where None.
+        whole: both bounds are widened to whole pairs.
+
+    Source: Peng et al. 2023, arXiv:2309.00071, section 3, as in the authors' code and in transformers: the paper's ramp
+    is linear in n, theirs in i.
+    """
+
+    factor: float
+    length: int
+    fast: float = 32.0
+    slow: float = 1.0
+    scale: float | None = None
+    whole: bool = True
+
+    @property
+    def amplitude(self) -> float:
+        return 0.1 * math.log(max(self.factor, 1.0)) + 1 if self.scale is None else self.scale
+
+    def of(self, frequency: Tensor, base: float) -> Tensor:
+        half = frequency.shape[0]
+        first, last = (
+            half * math.log(self.length / (2 * math.pi * n)) / math.log(base) for n in (self.fast, self.slow)
+        )
+        if self.whole:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, 2 * half - 1)
+        pairs = torch.arange(half, dtype=frequency.dtype, device=frequency.device)
+        slowed = ((pairs - first) / max(last - first, 1e-3)).clamp(0, 1)
+        return frequency * (1 - slowed + slowed / self.factor)
+
+
 def angles(
-    positions: Tensor, size: int, base: float, dtype: torch.dtype, stretch: Stretch | None = None
+    positions: Tensor, size: int, base: float, dtype: torch.dtype, stretch: Stretch | Yarn | None = None
 ) -> tuple[Tensor, Tensor]:
     """cos and sin of the angles position · base^{−2i/size}, i < size/2, for positions (B, T): (B, T, 1, size/2)."""
     half = size // 2
     # float64: at a million tokens a float32 angle is off by a twentieth of a radian.
     frequency = base ** (-torch.arange(half, dtype=torch.float64, device=positions.device) / half)
-    frequency = frequency if stretch is None else stretch.of(frequency)
+    frequency = frequency if stretch is None else stretch.of(frequency, base)
     angle = (positions.to(torch.float64).unsqueeze(-1) * frequency).unsqueeze(2)
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    cos, sin = angle.cos(), angle.sin()
+    if stretch is not None and stretch.amplitude != 1:
+        cos, sin = cos * stretch.amplitude, sin * stretch.amplitude
+    return cos.to(dtype), sin.to(dtype)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
