@@ -10,19 +10,21 @@ import torch
 from ritornello.errors import InputError
 from ritornello.typing import FLOATING, Tensor, accumulation_dtype
 
-__all__ = ["flow_batch", "matrix_state", "shapes", "together"]
+__all__ = ["flow_batch", "matrix_state", "parts", "shapes", "tensors", "together"]
 
 
 def shapes(op: str, sizes: dict[str, int], **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
     """Check tensors against named dimensions, and return the sizes of the names.
 
     ``shapes("gla", {}, q=(q, "B T H K"), v=(v, "B T H V"))`` binds B, T, H, K from `q` and demands them of `v`.
-    A None is passed over.
+    A None is passed over where the pattern ends with "?"; everything else must be a tensor.
     """
     for name, (tensor, pattern) in tensors.items():
-        if tensor is None:
-            continue
-        wanted = pattern.split()
+        if not isinstance(tensor, Tensor):
+            if tensor is None and pattern[-1] == "?":
+                continue
+            raise _no_tensor(op, name, tensor)
+        wanted = pattern.rstrip("?").split()
         got = tensor.shape
         if len(got) == len(wanted):
             for letter, size in zip(wanted, got, strict=True):
@@ -37,6 +39,34 @@ def shapes(op: str, sizes: dict[str, int], **tensors: tuple[Tensor | None, str])
             + " Reshape it, or check the tensors before it."
         )
     return sizes
+
+
+def tensors(op: str, **given: Any) -> None:
+    """Check that these are tensors."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise _no_tensor(op, name, value)
+
+
+def parts(op: str, state: Any, names: str) -> Any:
+    """A state of several tensors, which must be as many as the `names` of its parts; a None stays None."""
+    if state is None:
+        return None
+    wanted = names.split()
+    if not isinstance(state, (tuple, list)) or len(state) != len(wanted):
+        got = f"{len(state)} of them" if isinstance(state, (tuple, list)) else f"a {type(state).__name__}"
+        raise InputError(
+            f"`state` of {op} is {got}; wanted the {len(wanted)} tensors ({', '.join(wanted)}). Pass what "
+            f"{op} returned as its second result, or None to start."
+        )
+    return state
+
+
+def _no_tensor(op: str, name: str, value: Any) -> InputError:
+    got = "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
+    return InputError(
+        f"`{name}` of {op} is {got.replace('builtins.', '')}; wanted a torch.Tensor. Make one of it first."
+    )
 
 
 def together(op: str, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -74,9 +104,10 @@ def matrix_state(
         )
     for name, value in (("log_decay", log_decay), ("decay", decay)):
         if value is not None:
+            tensors(op, **{name: value})
             shapes(op, sizes, **{name: (value, "B T Hv K" if value.dim() == 4 else "B T Hv")})
     sizes["N"] = flow_batch(op, cu_seqlens, sizes)
-    shapes(op, sizes, state=(state, "N Hv K V"))
+    shapes(op, sizes, state=(state, "N Hv K V?"))
     return Wide(v, (sizes["N"], sizes["Hv"], sizes["K"], sizes["V"]))
 
 
@@ -97,6 +128,7 @@ def flow_batch(op: str, cu_seqlens: Tensor | None, sizes: dict[str, int]) -> int
     """The batch of the state: B, or the number of sequences where they are packed. Checks `cu_seqlens`."""
     if cu_seqlens is None:
         return sizes["B"]
+    tensors(op, cu_seqlens=cu_seqlens)
     if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
         raise InputError(
             f"`cu_seqlens` of {op} has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "

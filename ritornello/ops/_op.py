@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from ritornello.errors import InputError
 from ritornello.kernels import registry
+from ritornello.kernels.tape import recording
 from ritornello.typing import Tensor
 
 __all__ = ["Op"]
@@ -76,11 +78,25 @@ class Op:
         save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments[: self.arity])
         if torch.compiler.is_compiling():  # which cannot look into the choice: it is left to the operator
             return self._call(*arguments, registry.forced(), save)[:-1]
+        self._check_devices(arguments)
         backend = registry.resolve(self.name, registry.forced(), arguments)
         registry.record(self.name, backend)
-        if backend == "reference" or (not save and _is_plain(arguments[0])):
+        # Without a step the reference backend has nothing to differentiate; the operator passes the state on.
+        direct = backend == "reference" and arguments[0].numel() > 0
+        if direct or (not save and _is_plain(arguments[0])):
             return self._run(backend, arguments, False)[0]
         return self._call(*arguments, backend, save)[:-1]
+
+    def _check_devices(self, arguments: Sequence[Any]) -> None:
+        """A kernel reads addresses: one on another device is no memory of its own."""
+        device = arguments[0].device
+        for place in range(1, self.arity):
+            t = arguments[place]
+            if t is not None and t.device != device:
+                raise InputError(
+                    f"`{self.tensors[place]}` of {self.name} is on {t.device}, and `{self.tensors[0]}` on {device}. "
+                    "Move all tensors to one device."
+                )
 
     # ------------------------------------------------------------------------------------------- what the operators do
 
@@ -182,9 +198,13 @@ class Op:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Nobody watches the call: no mode, no transform, no subclass. Then the dispatcher's microseconds are saved."""
+    """Nobody watches the call: no mode, no transform, no subclass. Then the dispatcher's microseconds are saved.
+
+    A tape watches, and wants what the kernel itself calls.
+    """
     return (
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and torch._C._len_torch_dispatch_stack() == 0
+        and not tensor.is_meta
+        and (torch._C._len_torch_dispatch_stack() == 0 or recording())
         and torch._C._functorch.peek_interpreter_stack() is None  # type: ignore[attr-defined]
     )

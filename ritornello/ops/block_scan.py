@@ -39,7 +39,7 @@ def block_scan(
     """
     sizes = _check.shapes("block_scan", {}, a=(a, "B T n n D"), b=(b, "B T n D"))
     sizes["N"] = _check.flow_batch("block_scan", cu_seqlens, sizes)
-    _check.shapes("block_scan", sizes, state=(state, "N n D"))
+    _check.shapes("block_scan", sizes, state=(state, "N n D?"))
     a, b = _check.together("block_scan", a, b)
     wide = _check.Wide(b, (sizes["N"], sizes["n"], sizes["D"]))
     return _op(a, b, wide.state(state), cu_seqlens)

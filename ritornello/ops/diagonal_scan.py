@@ -38,6 +38,7 @@ def diagonal_scan(
 
     Source: Martin and Cundy 2018, "Parallelizing Linear Recurrent Neural Nets Over Sequence Length", arXiv:1709.04057.
     """
+    _check.tensors("diagonal_scan", a=a, b=b)
     if b.dim() < 2 or a.shape != b.shape:
         raise InputError(
             f"`a` and `b` of diagonal_scan have shapes {tuple(a.shape)} and {tuple(b.shape)}; wanted one shape "
@@ -50,9 +51,11 @@ def diagonal_scan(
     wide = accumulation_dtype(dtype)
     if state is None:
         state = b.new_zeros((batch, *b.shape[2:]), dtype=wide)
-    elif state.shape != (batch, *b.shape[2:]):
-        raise InputError(
-            f"`state` of diagonal_scan has shape {tuple(state.shape)}; wanted {(batch, *b.shape[2:])}, "
-            "one value for each sequence and channel."
-        )
+    else:
+        _check.tensors("diagonal_scan", state=state)
+        if state.shape != (batch, *b.shape[2:]):
+            raise InputError(
+                f"`state` of diagonal_scan has shape {tuple(state.shape)}; wanted {(batch, *b.shape[2:])}, "
+                "one value for each sequence and channel."
+            )
     return _op(a.to(dtype), b.to(dtype), state.to(wide), cu_seqlens)

@@ -48,6 +48,7 @@ def gated_scan(
     Source: Bradbury et al. 2016, arXiv:1611.01576, eq. 3 (f-pooling); Feng et al. 2024, arXiv:2410.01201, appendix B
     ("positive").
     """
+    _check.tensors("gated_scan", gate=gate, value=value)
     if gate.dim() < 2 or gate.shape != value.shape:
         raise InputError(
             f"`gate` and `value` of gated_scan have shapes {tuple(gate.shape)} and {tuple(value.shape)}; wanted one "
@@ -60,9 +61,11 @@ def gated_scan(
     wide = accumulation_dtype(value.dtype)
     if state is None:
         state = value.new_zeros((batch, *value.shape[2:]), dtype=wide)
-    elif state.shape != (batch, *value.shape[2:]):
-        raise InputError(
-            f"`state` of gated_scan has shape {tuple(state.shape)}; wanted {(batch, *value.shape[2:])}, "
-            "one value for each sequence and channel."
-        )
+    else:
+        _check.tensors("gated_scan", state=state)
+        if state.shape != (batch, *value.shape[2:]):
+            raise InputError(
+                f"`state` of gated_scan has shape {tuple(state.shape)}; wanted {(batch, *value.shape[2:])}, "
+                "one value for each sequence and channel."
+            )
     return _op(gate, value, state.to(wide), cu_seqlens, activation)

@@ -43,7 +43,7 @@ def gru(
     Source: Cho et al. 2014, arXiv:1406.1078, with the reset after the product as in torch.nn.GRU.
     """
     named = None if state is None else {"h": state}
-    weights = {"weight": (weight, "G H d d"), "bias": (bias, "D")}
+    weights = {"weight": (weight, "G H d d"), "bias": (bias, "D?")}
     u, (weight, bias), (h,) = _cell.prepare("gru", (u, "B T G D"), weights, named, "h", cu_seqlens, gates=3)
     y, last = _op(u, weight, bias, h, cu_seqlens)
     return y, last

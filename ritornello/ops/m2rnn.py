@@ -60,7 +60,7 @@ def m2rnn(
             "the value heads must be a multiple of the others."
         )
     sizes["N"] = batch = _check.flow_batch("m2rnn", cu_seqlens, sizes)
-    _check.shapes("m2rnn", sizes, state=(state, "N Hv K V"))
+    _check.shapes("m2rnn", sizes, state=(state, "N Hv K V?"))
     q, k, v = _check.together("m2rnn", q, k, v)
     dtype = accumulation_dtype(q.dtype)
     if state is None:

@@ -65,7 +65,7 @@ def mlstm(
     dtype = accumulation_dtype(q.dtype)
     heads, key, value = sizes["H"], sizes["K"], sizes["V"]
     starts = (batch, heads, key, value), (batch, heads, key), (batch, heads)
-    C, n, m = (q.new_zeros(s, dtype=dtype) for s in starts) if state is None else state
+    C, n, m = (q.new_zeros(s, dtype=dtype) for s in starts) if state is None else _check.parts("mlstm", state, "C n m")
     _check.shapes("mlstm", sizes, **{"state C": (C, "N H K V"), "state n": (n, "N H K"), "state m": (m, "N H")})
     scale = key**-0.5 if scale is None else scale
     o, *last = _op(q, k, v, i.to(dtype), f.to(dtype), C.to(dtype), n.to(dtype), m.to(dtype), cu_seqlens, scale, eps)

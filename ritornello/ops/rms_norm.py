@@ -34,6 +34,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, gate: Tensor | None = None
 
     Source: Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4.
     """
+    _check.tensors("rms_norm", x=x)
     if x.dim() == 0:
         raise InputError("`x` of rms_norm is a scalar; wanted (..., D). Give it a dimension to take the mean over.")
     if weight is not None and weight.shape != x.shape[-1:]:

@@ -58,11 +58,11 @@ def selective_scan(
             "A": (A, "D N"),
             "B": (B, "B T N"),
             "C": (C, "B T N"),
-            "D": (D, "D"),
+            "D": (D, "D?"),
         },
     )
     sizes["batch"] = batch = _check.flow_batch("selective_scan", cu_seqlens, sizes)
-    _check.shapes("selective_scan", sizes, state=(state, "batch D N"))
+    _check.shapes("selective_scan", sizes, state=(state, "batch D N?"))
     x, delta, B, C = _check.together("selective_scan", x, delta, B, C)
     dtype = accumulation_dtype(x.dtype)
     state = x.new_zeros((batch, *A.shape), dtype=dtype) if state is None else state.to(dtype)

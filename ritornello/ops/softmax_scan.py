@@ -57,6 +57,7 @@ def softmax_scan(
     Source: Feng et al. 2024, "Attention as an RNN", arXiv:2405.13956, section 3.2; decay and bonus as in RWKV-4, Peng
     et al. 2023, arXiv:2305.13048, eq. 16 and appendix D.
     """
+    _check.tensors("softmax_scan", logits=logits, values=values)
     inner = logits.shape[2:]
     if logits.dim() < 2 or values.shape[: logits.dim()] != logits.shape or values.dim() > logits.dim() + 1:
         raise InputError(
@@ -70,6 +71,7 @@ def softmax_scan(
     (values,) = _check.together("softmax_scan", values)
     dtype = accumulation_dtype(values.dtype)
     wanted = (batch, *inner), (batch, *values.shape[2:]), (batch, *inner)
+    state = _check.parts("softmax_scan", state, "m numerator denominator")
     m, u, w = _start(values, wanted, dtype) if state is None else state
     for name, given, shape in zip(("m", "numerator", "denominator"), (m, u, w), wanted, strict=True):
         if given.shape != shape:

@@ -32,6 +32,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
     Source: Shazeer 2020, arXiv:2002.05202, eq. 6.
     """
+    _check.tensors("swiglu", gate=gate, up=up)
     if gate.shape != up.shape or gate.dim() == 0:
         raise InputError(
             f"`gate` and `up` of swiglu have shapes {tuple(gate.shape)} and {tuple(up.shape)}; "

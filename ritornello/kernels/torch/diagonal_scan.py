@@ -11,9 +11,9 @@ from ritornello.typing import Tensor
 
 def forward(a, b, state, cu_seqlens, save):
     dtype, shape, rows = b.dtype, b.shape, state.shape
+    if not shape[2:]:  # one number a step
+        a, b, state = a.unsqueeze(-1), b.unsqueeze(-1), state.unsqueeze(-1)
     a, b, state = accumulated(a).flatten(2), accumulated(b).flatten(2), state.flatten(1)
-    if a.dim() == 2:
-        a, b, state = a.unsqueeze(-1), b.unsqueeze(-1), state.reshape(-1, 1)
     if cu_seqlens is None:
         h = blocked_scan(a, b, state)
         last = h[:, -1].clone()
