@@ -1,23 +1,32 @@
-"""Gradients through the states that a solver found, by the implicit function theorem."""
+"""Gradients through the states that a solver found, by the implicit function theorem.
+
+Forward, nothing is stored but the states. Backward goes over time in stretches, from the last: the Jacobians of one
+and a reversed scan with them; then the step's own derivatives, piece by piece.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from ritornello.method.newton._linearise import SLAB, System, slabs
+from ritornello.method.newton._linearise import SLAB, System
 from ritornello.typing import Tensor
 
 __all__ = ["attach"]
 
-PIECES = 32
-"""The step is differentiated in at most so many pieces of time: they bound what its intermediate results take."""
+STRETCHES, PIECES = 8, 4
+"""Times are run back through in at most so many stretches, and the step is differentiated in so many pieces of each:
+they bound what Jacobians and intermediate results take."""
+
+Span = tuple[int, int]
 
 
-def attach(system: System, u: list[Tensor], state: list[Tensor], spans: list[tuple[int, int]]) -> list[Tensor]:
+def attach(system: System, u: list[Tensor], state: list[Tensor], spans: list[Span]) -> list[Tensor]:
     """The states (B, T, ...) that `system` holds, as a function of u, of the first state and of all that the step uses.
 
     One step from all states at once, y_t = f(h_{t−1}, u_t), is h_t again, and carries the derivatives by everything but
@@ -26,88 +35,128 @@ def attach(system: System, u: list[Tensor], state: list[Tensor], spans: list[tup
 
     Args:
         u, state: the leaves of the input (B, T, ...) and of the first state, with their history.
-        spans: the windows of time in which J is formed, in order.
+        spans: the windows of time whose Jacobians fit the memory, in order.
     """
+    if not system.structure.dense:
+        spans = [s for start, stop in spans for s in _cut(system, start, stop, STRETCHES)]
+    stretches = [_cut(system, start, stop, PIECES) for start, stop in spans]
     with torch.enable_grad():
-        stepped = _steps(system, u, state)
+        stepped = _steps(system, u, state, [piece for pieces in stretches for piece in pieces])
         if not any(y.requires_grad for y in stepped):
             return [h.detach() for h in system.structure.from_order(system.guess)]
-        return list(_BackThroughTime.apply(system, spans, *stepped))  # type: ignore[misc]
+        return list(_BackThroughTime.apply(system, stretches, *stepped))  # type: ignore[misc]
 
 
-def _steps(system: System, u: list[Tensor], state: list[Tensor]) -> list[Tensor]:
-    """f(h_{t−1}, u_t) at all times, recorded; recomputed piece by piece in the backward pass."""
-    s, length = system.structure, system.length
-    batch = system.h.shape[0]
-    steps = min(max(SLAB // max(batch * system.width, 1), -(-length // PIECES)), length)
-    pieces = [time for _, time in slabs(1, length, 1, steps)]
-    # One split for all pieces: the backward pass of slices would fill a tensor of all times for each.
-    inputs = zip(*(x.split(steps, 1) for x in u), strict=True)
+def _cut(system: System, start: int, stop: int, count: int) -> list[Span]:
+    """At most `count` pieces, none shorter than what is stepped at once."""
+    steps = max(SLAB // max(len(system.h) * system.width, 1), -(-(stop - start) // count), 1)
+    return [(time, min(time + steps, stop)) for time in range(start, stop, steps)]
+
+
+def _steps(system: System, u: list[Tensor], state: list[Tensor], pieces: list[Span]) -> list[Tensor]:
+    """f(h_{t−1}, u_t) in pieces of time, leaf by leaf; recorded, and computed again in the backward pass."""
+    cell, s, spec, batch = system.cell, system.structure, system.spec, len(system.h)
 
     def step(first: bool, *leaves: Tensor) -> tuple[Tensor, ...]:
         now, before, start = leaves[: len(u)], leaves[len(u)], leaves[len(u) + 1 :]
         h = s.from_order(before)
         if first:
             h = [torch.cat([h0.unsqueeze(1), x[:, 1:]], 1) for h0, x in zip(start, h, strict=True)]
-        new = system.cell.step(
-            pytree.tree_unflatten([x.flatten(0, 1) for x in now], system.spec),
-            s.layout.tree([x.flatten(0, 1) for x in h]),
+        new = cell.step(
+            pytree.tree_unflatten([x.flatten(0, 1) for x in now], spec), s.layout.tree([x.flatten(0, 1) for x in h])
         )
         return tuple(y.unflatten(0, (batch, -1)) for y in pytree.tree_leaves(new))
 
-    found = []
-    for time, now in zip(pieces, inputs, strict=True):
-        start = state if time.start == 0 else ()
-        arguments = (time.start == 0, *now, system.h[:, time], *start)
-        found.append(checkpoint(step, *arguments, use_reentrant=False, preserve_rng_state=False))
-    return [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
+    found, rest = [], list(u)
+    for start, stop in pieces:
+        now = []
+        for i, x in enumerate(rest):
+            piece, rest[i] = _Piece.apply(x, start, stop) if x.requires_grad else (x[:, start:stop], x)  # type: ignore
+            now.append(piece)
+        arguments = (start == 0, *now, system.h[:, start:stop], *(state if start == 0 else ()))
+        found += checkpoint(step, *arguments, use_reentrant=False, preserve_rng_state=False)  # type: ignore[misc]
+    return found
+
+
+class _Piece(torch.autograd.Function):
+    """x[:, start:stop], and x for the pieces after it.
+
+    Backward every piece writes into one tensor for all times, which is handed on from the last to the first. Autograd's
+    own would hold all pieces and their concatenation at once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        ctx.span, ctx.shape, ctx.like = (start, stop), x.shape, x.new_empty(0)
+        ctx.set_materialize_grads(False)
+        return x[:, start:stop], x.view_as(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, piece: Tensor | None, whole: Tensor | None):
+        found = ctx.like.new_zeros(ctx.shape) if whole is None else whole
+        if piece is not None:
+            found[:, slice(*ctx.span)] = piece
+        return found, None, None
 
 
 class _BackThroughTime(torch.autograd.Function):
-    """Forward the states as the solver left them; backward g_t = J_{t+1}ᵀ g_{t+1} + ∂L/∂h_t."""
+    """Forward the states as the solver left them; backward g_t = J_{t+1}ᵀ g_{t+1} + ∂L/∂h_t, piece by piece."""
 
     @staticmethod
-    def forward(ctx: Any, system: System, spans: list[tuple[int, int]], *stepped: Tensor) -> tuple[Tensor, ...]:
-        ctx.system, ctx.spans = system, spans
+    def forward(ctx: Any, system: System, stretches: list[list[Span]], *stepped: Tensor) -> tuple[Tensor, ...]:
+        # Saved, and not kept by the system, so that autograd frees them as soon as it is done.
+        ctx.save_for_backward(system.h, *system.u)
+        ctx.empty, ctx.stretches = replace(system, h=system.h.new_empty(0), u=[]), stretches
         ctx.set_materialize_grads(False)
         return tuple(h.clone() for h in system.structure.from_order(system.guess))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        system: System = ctx.system
-        device = system.h.device.type
-        shape = system.guess.shape[:2]
-        given = [
-            system.h.new_zeros(*shape, *s) if g is None else g
-            for g, s in zip(grads, system.structure.layout.shapes, strict=True)
-        ]
-        with torch.autocast(device, enabled=False):
-            g = back_through_time(system, system.structure.to_order(given, 2), ctx.spans)
-        return None, None, *system.structure.from_order(g)
+        h, *u = ctx.saved_tensors
+        system: System = replace(ctx.empty, h=h, u=u)
+        carried, found = torch.zeros_like(h[:, 0]), []
+        with torch.autocast(h.device.type, enabled=False):
+            for pieces in reversed(ctx.stretches):
+                start, stop = pieces[0][0], pieces[-1][1]
+                window = system.window(start, stop)
+                g, carried = _back_through(window, _given(window, grads, start, stop), carried)
+                for a, b in reversed(pieces):
+                    found += reversed(system.structure.from_order(g[:, a - start : b - start]))
+        return None, None, *reversed(found)
 
 
-def back_through_time(system: System, given: Tensor, spans: list[tuple[int, int]]) -> Tensor:
-    """g_t = J_{t+1}ᵀ g_{t+1} + ∂L/∂h_t for `given` ∂L/∂h (B, T, N), likewise."""
-    found, carried = torch.empty_like(given), given.new_zeros(given.shape[0], given.shape[2])
-    for start, stop in reversed(spans):
-        window = system.window(start, stop)
-        count = stop - start
-        # Times run backwards here. What crosses the border from the window after this one, `carried`, is already
-        # J_{stop+1}ᵀ g_{stop+1}: it is added to the first; so the Jacobian of the last of these times is left over.
-        transposed = system.h.new_empty(given.shape[0], count + 1, *system.structure.block_shape)
-        transposed[:, 0] = 0
-        for row, time, _, block in window.pieces():
-            turned = _transpose(block, window.structure.size, window.structure.dense).flip(1)
-            transposed[row, count - time.stop + 1 : count - time.start + 1] = turned
-        added = given.new_zeros(given.shape[0], count + 1, given.shape[2])
-        added[:, :-1] = given[:, start:stop].flip(1)
-        added[:, 0] += carried
-        g = window.scan(transposed, added)
-        if not bool(g.isfinite().all()):
-            g = _by_steps(window, transposed, added)  # products of Jacobians overflowed where g itself does not
-        found[:, start:stop], carried = g[:, :-1].flip(1), g[:, -1]
-    return found
+def _given(window: System, grads: Sequence[Tensor | None], start: int, stop: int) -> Tensor:
+    """∂L/∂h at the times of a window, (B, t, N) in order; 0 where a leaf was not used."""
+    lead = window.guess.shape[:2]
+    given = [
+        window.h.new_zeros(*lead, *shape) if g is None else g[:, start:stop]
+        for g, shape in zip(grads, window.structure.layout.shapes, strict=True)
+    ]
+    return window.structure.to_order(given, 2)
+
+
+def _back_through(window: System, given: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
+    """g_t = J_{t+1}ᵀ g_{t+1} + ∂L/∂h_t for `given` ∂L/∂h (B, t, N), and what crosses the border to the window before.
+
+    Args:
+        carried: (B, N) what has crossed the border from the window after this one, J_{stop+1}ᵀ g_{stop+1}.
+    """
+    count = window.length
+    # Times run backwards here. `carried` is added to the first, and the last one's Jacobian is left over.
+    transposed = window.h.new_empty(given.shape[0], count + 1, *window.structure.block_shape)
+    transposed[:, 0] = 0
+    for row, time, _, block in window.pieces():
+        turned = _transpose(block, window.structure.size, window.structure.dense).flip(1)
+        transposed[row, count - time.stop + 1 : count - time.start + 1] = turned
+    added = given.new_zeros(given.shape[0], count + 1, given.shape[2])
+    added[:, :-1] = given.flip(1)
+    added[:, 0] += carried
+    g = window.scan(transposed, added)
+    if not bool(g.isfinite().all()):
+        g = _by_steps(window, transposed, added)  # products of Jacobians overflowed where g itself does not
+    return g[:, :-1].flip(1), g[:, -1]
 
 
 def _transpose(block: Tensor, size: int, dense: bool) -> Tensor:
