@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ritornello.hub.fla import architecture
-from ritornello.hub.settings import Key, Rule, Same
+from ritornello.hub.settings import Rule, Same
 from ritornello.hub.table import Row, joined, same
 from ritornello.typing import Tensor
 
@@ -37,7 +37,7 @@ def _bounds(model: Any) -> Row:
     leaves, bound_i = r_i − log(e^{r_0} + Σ_{j>i} e^{r_j}). A constant in all r is lost: r_0 is written as 0.
     """
     depth, width = len(model.backbone.blocks), model.config.width
-    names = tuple(f"backbone.blocks.{i}.mixer.bound" for i in range(1, depth))
+    names = tuple(f"backbone.blocks.{i}.mixer.bound.logit" for i in range(1, depth))
 
     def read(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         r = tensors[0]
@@ -67,7 +67,12 @@ _PLAIN = architecture(
         ),
         # Theirs divides o by √K before the norm, whose ε is 10⁻⁵ whatever the others' is.
         Rule("hgrn2.norm_eps", lambda config: 1e-5 * (config["hidden_size"] // _heads(config))),
-        Key("use_lower_bound", "hgrn2.learned_bound", True),
+        Rule(
+            "hgrn2.lower_bound",
+            lambda config: None if config.get("use_lower_bound", True) else 0.0,
+            "use_lower_bound",
+            lambda ours: ours["hgrn2.lower_bound"] is None,
+        ),
         Same("use_short_conv", False),
     ),
     _mixer,
@@ -77,7 +82,7 @@ _PLAIN = architecture(
 
 
 def _rows(model: Any) -> list[Row]:
-    bounded = any(getattr(block.mixer, "learned_bound", False) for block in model.backbone.blocks)
+    bounded = any(block.mixer.bound.fixed is None for block in model.backbone.blocks)
     return [*_PLAIN.rows, *([_bounds(model)] if bounded else [])]  # type: ignore[misc]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from ritornello.cells.hgrn import HGRUCell
 from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.parts.bounds import LowerBound
 from ritornello.layers.parts.norm import RMSNorm
 
 __all__ = ["HGRN"]
@@ -20,8 +22,8 @@ class HGRN(Layer):
     Args:
         width: of x.
         expand: channels of h for each of x.
-        lower_bound: γ, 0 ≤ γ < 1: no gate forgets faster. Where None, i / n for the i-th of n layers: the bounds with
-            which the authors' learned ones start, so that later layers remember longer.
+        lower_bound: γ, 0 ≤ γ < 1: no gate forgets faster. Where None it is learned, channel by channel, from layer to
+            layer (see `LowerBound`): 0 at the first, so that a layer alone has none.
         place: (i, n), the i-th of n such layers, from 0. A model's backbone fills it in.
 
     Source: Qin et al. 2023, arXiv:2311.04823, sections 3.2 and 3.3, with the real state, norm and activations of the
@@ -35,7 +37,8 @@ class HGRN(Layer):
             "Qin et al. 2023, Hierarchically Gated Recurrent Neural Network for Sequence Modeling, arXiv:2311.04823",
             "diagonal",
             "h ← f ⊙ h + (1 − f) ⊙ silu(W_c x), f = γ + (1 − γ) σ(W_f x)",
-        )
+        ),
+        carry=True,
     )
 
     def __init__(
@@ -48,14 +51,12 @@ class HGRN(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        bound = place[0] / place[1] if lower_bound is None else lower_bound
-        if not 0 <= bound < 1:
-            raise InputError(f"`lower_bound` of {self.kind} is {bound}; wanted at least 0 and below 1.")
         if expand < 1:
             raise InputError(f"`expand` of {self.kind} is {expand}; wanted at least 1.")
         size = expand * width
         self.in_proj = nn.Linear(width, 3 * size, bias=False)  # c, f and the gate
-        self.cell = HGRUCell(size, bound)
+        self.bound = LowerBound(self.kind, size, lower_bound, place)
+        self.cell = HGRUCell(size, lower_bound or 0.0)
         self.norm = RMSNorm(size)
         self.out_proj = nn.Linear(size, width, bias=False)
         self.spec = {"expand": expand}
@@ -65,5 +66,7 @@ class HGRN(Layer):
 
     def mix(self, x, state, call: Call):
         candidate, forget, gate = self.in_proj(x).chunk(3, -1)
-        y, h = call.run(self.cell, (forget, candidate), state["h"])
+        low = self.bound(call)
+        bounds = (low.expand_as(forget),) if isinstance(low, torch.Tensor) else ()
+        y, h = call.run(self.cell, (forget, candidate, *bounds), state["h"])
         return self.out_proj(self.norm(y, gate)), {"h": h}

@@ -26,7 +26,7 @@ RWKV = {"norm": "layer_norm", "embedding_norm": True, "norm_eps": 1e-5}
 OF_FLA = {
     "gla": (("gla", {"norm_eps": 1e-6}), "gated_mlp", {}),
     "retnet": (("retention", {"norm": "rms"}), "gated_mlp", {}),
-    "hgrn2": (("hgrn2", {"learned_bound": True, "norm_eps": 128e-5}), "gated_mlp", {}),
+    "hgrn2": (("hgrn2", {"norm_eps": 128e-5}), "gated_mlp", {}),
     "delta_net": (("delta_net", {"norm_eps": 1e-6}), "gated_mlp", {}),
     "gated_deltanet": (("gated_delta_net", {"norm_eps": 1e-6}), "gated_mlp", {}),
     "kda": (("kda", {"norm_eps": 1e-6}), "gated_mlp", {}),

@@ -14,7 +14,7 @@ VARIANTS = {
 
 
 def forward(layer, x):
-    w, size, gamma = weights(layer), layer.size, layer.lower_bound
+    w, size, gamma = weights(layer), layer.size, layer.bound.fixed or 0.0
     H, K, V = size.heads, size.key_size, size.value_size
 
     def row(x):
