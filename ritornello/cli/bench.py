@@ -100,6 +100,8 @@ def _rows(
         drawn = [as_value(row, measure(row, sizes, brief), ceilings, brief) for sizes in draw(row, count)]
         for line in grid_lines(drawn):
             print(line, flush=True)
+        if count and not drawn:
+            print("  no random shapes: its sizes are fixed", flush=True)
         grid += drawn
     return values, grid
 

@@ -294,6 +294,12 @@ def test_json(light, tmp_path, capsys):
         assert one["target"] == target and one["met"] is None and one["unit"] == "B/s" and one["rounds"] >= 1
 
 
+def test_a_row_of_fixed_sizes_says_that_there_is_no_grid(light, monkeypatch, capsys):
+    monkeypatch.setitem(running.ROWS, "para_gru", replace(running.ROWS["para_gru"], draw=None))
+    assert main(["bench", "--quick", "--op", "para_gru", "--grid", "1"]) == 0
+    assert "no random shapes: its sizes are fixed" in capsys.readouterr().out
+
+
 def test_wrong_numbers_are_our_failure(light, monkeypatch, capsys):
     bad = Case({FORWARD: lambda: None}, {}, lambda: [Comparison("output", torch.ones(1), torch.zeros(1), 1e-3)])
     monkeypatch.setitem(running.ROWS, "para_gru", replace(ROWS["para_gru"], make=lambda sizes, with_peer: bad))

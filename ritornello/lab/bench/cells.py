@@ -116,7 +116,7 @@ def mgu_loop(cell: Any, x: Tensor) -> Tensor:
 ROWS = [
     Row("lstm", "lstm", "torch.nn.LSTM", SIZES, beside_torch(nn.LSTM, lstm_of, 4), QUICK, {FORWARD: 1.1, BOTH: 1.1},
         draw=draw, limit=LIMIT),
-    Row("lstm_bf16", "lstm", "the same in float32", SIZES, lstm_bf16, QUICK, {FORWARD: 3}),
+    Row("lstm_bf16", "lstm", "the same in float32", SIZES, lstm_bf16, QUICK, {FORWARD: 3}, draw=draw),
     Row("gru", "gru", "torch.nn.GRU", SIZES, beside_torch(nn.GRU, gru_of, 3), QUICK, {FORWARD: 1.8, BOTH: 2.5},
         draw=draw, limit=LIMIT),
     Row("mgu", "mgu", "torchrecurrent's MGUCell in a loop over unbound inputs", SIZES, mgu, QUICK, draw=draw),

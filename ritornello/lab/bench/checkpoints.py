@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from random import Random
 from typing import Any
 
 import torch
@@ -111,8 +112,12 @@ def their_passes(model: Any, ids: Tensor) -> dict[str, Callable[[], Any]]:
     return {PREFILL: prefill, DECODE: decode}
 
 
+def draw(random: Random) -> Sizes:
+    return {"B": 1, "T": round(2 ** random.uniform(5, 11))}
+
+
 ROWS = [
     Row(f"checkpoint_{name}", OP, f"transformers' {cls}ForCausalLM", {"B": 1, "T": 1024}, partial(checkpoint, name),
-        {"T": 64}, {PREFILL: 1, DECODE: 1})
+        {"T": 64}, {PREFILL: 1, DECODE: 1}, draw=draw)
     for name, (cls, _) in FORMATS.items()
 ]  # fmt: skip

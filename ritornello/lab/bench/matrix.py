@@ -52,6 +52,11 @@ def draw_square(random: Random) -> Sizes:
     return sizes | {"V": sizes["K"]} if sizes["K"] <= sizes["V"] else sizes | {"K": sizes["V"]}
 
 
+def draw_long(random: Random) -> Sizes:
+    """Attention takes seconds here."""
+    return SIZES | {"T": round(2 ** random.uniform(12, 14)), "H": random.choice((1, 2, 4))}
+
+
 def judge(sizes: Sizes) -> str:
     """The backend that tells what is right: the plain loop, or chunks where autograd would keep too much of it."""
     return "reference" if prod(sizes[n] for n in "BTHKV") <= 2**26 else "torch"
@@ -167,7 +172,7 @@ ROWS = [
     Row("gla", "linear_attention", "causal SDPA", SIZES, gla, QUICK,
         {FORWARD: 4, BOTH: 3}, {FORWARD: 0.4, BOTH: 0.3}, MEMORY, draw_square),
     Row("gla_16k", "linear_attention", "causal SDPA", SIZES | {"T": 16384}, gla, QUICK | {"T": 2304},
-        {FORWARD: 20, BOTH: 3}, {FORWARD: 0.4, BOTH: 0.3}, MEMORY),
+        {FORWARD: 20, BOTH: 3}, {FORWARD: 0.4, BOTH: 0.3}, MEMORY, draw_long),
     Row("gated_delta_rule_torch", "delta_rule", "transformers' torch_chunk_gated_delta_rule", SIZES, delta, QUICK,
         {FORWARD: 1, BOTH: 1}, draw=draw, backend="torch"),
     Row("time_per_token", "linear_attention", "the same tokens in sequences of 2,048",

@@ -163,6 +163,18 @@ def train_step(sizes: Sizes, with_peer: bool) -> Case:
     return Case(ours, passes, lambda: check_hybrid(before, theirs, ids[:1, :128]), {BOTH: Work(B * T, "token")})
 
 
+def draw_decode(random: Random) -> Sizes:
+    return {"B": random.choice((1, 2, 4)), "d": random.choice((64, 128, 256, 512))}
+
+
+def draw_train(random: Random) -> Sizes:
+    return {
+        "B": random.choice((1, 2, 4)),
+        "T": round(2 ** random.uniform(5, 10)),
+        "d": random.choice((64, 128, 256)),
+    }
+
+
 def stepper(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
@@ -210,7 +222,7 @@ ROWS = [
     Row("mamba", "selective_scan", "transformers' MambaForCausalLM, one layer", {"B": 1, "T": 512, "d": 256, "N": 16},
         mamba, {"T": 64}, {FORWARD: 5, BOTH: 100}, draw=draw_mamba),
     Row("decode", "delta_rule", "transformers' qwen3_5 text model, 4 layers", {"B": 1, "d": 256}, decode, {},
-        {FORWARD: 4}),
+        {FORWARD: 4}, draw=draw_decode),
     Row("train_step", "delta_rule", "transformers' qwen3_5 text model, 4 layers", {"B": 4, "T": 1024, "d": 256},
-        train_step, {"T": 128}, {BOTH: 2}),
+        train_step, {"T": 128}, {BOTH: 2}, draw=draw_train),
 ]  # fmt: skip
