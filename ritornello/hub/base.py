@@ -25,9 +25,9 @@ __all__ = [
     "WEIGHTS",
     "Format",
     "assign",
+    "compare",
     "find",
     "formats",
-    "read_tensors",
     "recognise",
     "register",
     "write_folder",
@@ -112,19 +112,6 @@ def _floats(value: dict[str, Any]) -> Any:
     return float(value["__float__"]) if set(value) == {"__float__"} else value
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, mapped into memory: they are read from the disk when they are used."""
-    if not path.is_file():
-        raise CheckpointError(f"There is no weights file {str(path)!r}. Copy the whole checkpoint folder.")
-    try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{str(path)!r} is no whole safetensors file ({error}). Copy or save the checkpoint again."
-        ) from None
-
-
 def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokens: Tokenizer | None):
     """Write a checkpoint. Every file is complete on the disk before the first one takes the place of an older one."""
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -156,8 +143,24 @@ def assign(build: Callable[[], LanguageModel], tensors: dict[str, Tensor], sourc
     """
     with torch.device("meta"):
         model = build()
+    compare(model, tensors, source)
+    if {name for name, _ in model.named_buffers()} - set(model.state_dict()):
+        with torch.random.fork_rng(devices=[]):  # constants that are computed and not saved: they need a real build
+            model = build()
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    model.load_state_dict(tensors, strict=True, assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return model
+
+
+def compare(model: LanguageModel, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Whether `tensors`, with numbers or without, are the weights of a model.
+
+    Raises:
+        CheckpointError: tensors that are missing, too many, or of another shape; they are named.
+    """
     expected = model.state_dict()
-    buffers = {name for name, _ in model.named_buffers()} - set(expected)
     wrong = [f"{n} is missing" for n in expected if n not in tensors]
     wrong += [f"{n} belongs to no layer" for n in tensors if n not in expected]
     wrong += [
@@ -176,11 +179,3 @@ def assign(build: Callable[[], LanguageModel], tensors: dict[str, Tensor], sourc
             f"The weights in {str(source)!r} do not fit the config beside them: {'; '.join(wrong[:5])}{more}. Save the "
             "model again, or give the config that it was saved with."
         )
-    if buffers:  # constants that are computed and not saved: they need a real build
-        with torch.random.fork_rng(devices=[]):
-            model = build()
-    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
-    model.load_state_dict(tensors, strict=True, assign=True)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    return model

@@ -144,7 +144,7 @@ class RitornelloForCausalLM(PreTrainedModel, GenerationMixin):
         return_dict: bool | None = None,
         num_items_in_batch: Any = None,
         **_: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """As of any causal model of transformers: a step where the mask is 0 is skipped, and `labels` are the ids."""
         cache = StateCache() if past_key_values is None else past_key_values
         if not isinstance(cache, StateCache):
@@ -159,6 +159,8 @@ class RitornelloForCausalLM(PreTrainedModel, GenerationMixin):
         logits, state = self.language_model(input_ids, cache.state, mask=mask, logits=kept, donate=donate)
         if kept == "last":
             logits = logits.unsqueeze(1)
+        elif labels is None:
+            logits = logits[:, -logits_to_keep:]  # 0: all of them
         if labels is not None:
             loss = self.loss_function(  # type: ignore[operator]
                 logits, labels, vocab_size=self.config.vocab_size, num_items_in_batch=num_items_in_batch
@@ -167,7 +169,8 @@ class RitornelloForCausalLM(PreTrainedModel, GenerationMixin):
             cache = None
         else:
             cache.state, cache.length, cache.owned = state, cache.length + input_ids.shape[1], True
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)  # type: ignore[arg-type]
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)  # type: ignore[arg-type]
+        return output.to_tuple() if return_dict is False else output
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from ritornello.errors import CheckpointError, InputError
-from ritornello.hub.base import CONFIG, TOKENIZER, WEIGHTS, Format, assign, read_tensors, write_folder
+from ritornello.hub.base import CONFIG, TOKENIZER, WEIGHTS, Format, assign, compare, write_folder
+from ritornello.hub.shards import Shards
 from ritornello.models import ByteTokenizer, FileTokenizer, LanguageModel, ModelConfig
 
 __all__ = ["FORMAT", "inspect", "load", "save"]
@@ -39,16 +40,19 @@ def save(model: LanguageModel, folder: Path) -> None:
 
 def load(folder: Path, config: Mapping[str, Any]) -> LanguageModel:
     """Read a model that `save` wrote."""
-    tensors = read_tensors(folder / WEIGHTS)
+    shards = Shards(folder)  # transformers saves a large model in several
+    tensors = {name: shards.mapped(name) for name in shards.headers}
     model = _built(folder, config, lambda make: assign(make, tensors, folder / WEIGHTS))
     model.origin = dict(config.get("origin") or {})
     return model
 
 
 def inspect(folder: Path, config: Mapping[str, Any]) -> LanguageModel:
-    """The model without its numbers."""
+    """The model without its numbers, after the headers of its weights were compared."""
     with torch.device("meta"):
-        return _built(folder, config, lambda make: make())
+        model = _built(folder, config, lambda make: make())
+    compare(model, {name: header.shell() for name, header in Shards(folder).headers.items()}, folder / WEIGHTS)
+    return model
 
 
 def _built(

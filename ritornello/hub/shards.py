@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
+import torch
 
 from ritornello.errors import CheckpointError
 from ritornello.hub.base import INDEX, WEIGHTS
@@ -16,7 +17,10 @@ from ritornello.typing import Tensor
 
 __all__ = ["Header", "Shards"]
 
-SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2}
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,11 @@ class Header:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * SIZES.get(self.dtype, 1)
+        return math.prod(self.shape) * DTYPES.get(self.dtype, torch.uint8).itemsize
+
+    def shell(self) -> Tensor:
+        """The tensor without its numbers."""
+        return torch.empty(self.shape, dtype=DTYPES.get(self.dtype, torch.uint8), device="meta")
 
 
 class Shards:

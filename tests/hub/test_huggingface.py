@@ -55,6 +55,25 @@ def test_what_transformers_saves_we_load(ours, theirs, tmp_path: Path) -> None:
     assert again.embedding.weight.dtype == torch.bfloat16
 
 
+@torch.no_grad()
+def test_what_transformers_saves_in_several_files_is_one_model(ours, theirs, tmp_path: Path) -> None:
+    theirs.save_pretrained(tmp_path, max_shard_size="10KB")
+    assert not (tmp_path / "model.safetensors").exists()
+    again = transformers.AutoModelForCausalLM.from_pretrained(str(tmp_path))
+    for logits in (rt.load(tmp_path)(ids_of())[0], again(ids_of()).logits):
+        assert torch.equal(logits, ours(ids_of())[0])
+
+
+@torch.no_grad()
+def test_as_many_logits_as_are_asked_for_and_a_tuple(ours, theirs) -> None:
+    whole, state = ours(ids_of())
+    for kept in (1, 3):
+        torch.testing.assert_close(theirs(ids_of(), logits_to_keep=kept).logits, whole[:, -kept:])
+    logits, cache = theirs(ids_of(), use_cache=True, return_dict=False)
+    assert torch.equal(logits, whole)
+    assert rt.state.nbytes(cache.state) == rt.state.nbytes(state)
+
+
 def test_generate_is_the_stream(ours, theirs) -> None:
     found = theirs.generate(ids_of(), max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert torch.equal(found[:, 20:], streamed(ours, ids_of(), 12))

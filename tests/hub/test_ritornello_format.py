@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ritornello as rt
+from ritornello import hub
 from ritornello.errors import CheckpointError, InputError
 from ritornello.hub import base
 from ritornello.models import FileTokenizer
@@ -87,7 +88,7 @@ def test_constants_that_are_not_saved_are_computed(saved) -> None:
             self.register_buffer("constant", torch.arange(3), persistent=False)
 
     config = rt.load(saved).config
-    tensors = base.read_tensors(saved / "model.safetensors")
+    tensors = load_file(saved / "model.safetensors")
     model = base.assign(lambda: WithConstant(config), tensors, saved)
     assert model.constant.tolist() == [0, 1, 2]
     assert torch.equal(model(ids_of())[0], model_of()(ids_of())[0])
@@ -163,8 +164,9 @@ BROKEN = {
 def test_a_broken_checkpoint_is_refused_with_a_sentence(case: str, saved) -> None:
     harm, sentence = BROKEN[case]
     harm(saved)
-    with pytest.raises(CheckpointError, match=sentence):
-        rt.load(saved)
+    for read in (rt.load, hub.inspect):
+        with pytest.raises(CheckpointError, match=sentence):
+            read(saved)
 
 
 def test_pickles_are_never_read(tmp_path) -> None:
