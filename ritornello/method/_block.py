@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 from torch._higher_order_ops.scan import scan
 from torch.func import functional_call, vjp
 from torch.utils import _pytree as pytree
 
+from ritornello.errors import BackendError
 from ritornello.typing import Tensor
 
 __all__ = ["BACKEND", "CPU", "Program", "Step", "solve"]
@@ -148,6 +150,22 @@ class Program:
             self.functions[function.__name__] = compiled
         return compiled(*arguments)
 
+    def gradient_call(self, function: types.FunctionType, step: Step, *arguments: Any) -> Any:
+        """`call` in the backward pass, where it is too late to run step by step.
+
+        Raises:
+            BackendError: the compiler cannot follow the step's derivative, or there is none that works.
+        """
+        try:
+            return self.call(function, step, *arguments)
+        except TorchDynamoException as error:
+            name, reason = type(step.cell).__name__, str(getattr(error, "inner_exception", error)).strip()
+            raise BackendError(
+                f"Compiled() ran the steps of {name}, and cannot compile their gradients: "
+                f"{reason.partition(chr(10))[0]} Write the step with PyTorch's own differentiable operations, or run it "
+                "with Sequential()."
+            ) from error
+
 
 def solve(
     program: Program, step: Step, block: int, u: Leaves, valid: Tensor, h: Leaves, weights: dict[str, Tensor]
@@ -179,7 +197,8 @@ class _Blocks(torch.autograd.Function):
         before = [torch.cat([a.unsqueeze(0), s.flatten(0, 1)[:-1]]).view_as(s) for a, s in zip(h, states, strict=True)]
         got = [torch.zeros_like(x) if g is None else g.contiguous() for g, x in zip(grads, [*states, *h], strict=True)]
         g_states, g_last = _select(step.moving, got[:count]), _select(step.moving, got[count:])
-        first, returned = program.call(
+        call = program.gradient_call
+        first, returned = call(
             propagate, step, weights, block, _many(u, 2), _many([valid], 2)[0], _many(before, 2), _many(g_states, 2),
             _many(g_last, 0),
         )  # fmt: skip
@@ -189,7 +208,7 @@ class _Blocks(torch.autograd.Function):
         g_u, g_w = [], {}
         if any(u_needs) or w_needs:
             flat = [_many([x.flatten(0, 2) for x in leaves], 0) for leaves in (u, before, returned)]
-            g_u, g_w = program.call(gather, step, weights, (u_needs, w_needs), *flat)
+            g_u, g_w = call(gather, step, weights, (u_needs, w_needs), *flat)
         spread_u = _spread(u_needs, g_u, u)
         return *(None,) * 6, *spread_u, *_spread(step.moving, first, h), *(g_w.get(n) for n in names)
 

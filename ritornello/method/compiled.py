@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
+from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
@@ -21,7 +23,7 @@ from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
 
 if TYPE_CHECKING:
-    from ritornello.method._block import Program
+    from ritornello.method._block import Program, Step
 
 __all__ = ["Compiled"]
 
@@ -32,8 +34,10 @@ class Compiled(Method):
 
     The gradients come from the stored states by a reversed loop of blocks: memory O(T·state), and no graph of T steps.
     Compiled once for a class of cells, its sizes and dtype (and again for a batch of one), whatever T: this takes some
-    ten seconds. Sequences no longer than a block run step by step. Without a working compiler it warns, and runs
-    `Sequential`; what was done stands in ``stats["ran"]`` and the seconds of the first call in ``stats["first_call"]``.
+    ten seconds. Gradients reach the cell's parameters, buffers and attributes that are tensors; a step that reads
+    another tensor that wants one (of a closure, of a list) is refused. Sequences no longer than a block run step by
+    step. Without a working compiler it warns, and runs `Sequential`; what was done stands in ``stats["ran"]`` and the
+    seconds of the first call in ``stats["first_call"]``.
     """
 
     block: int = 16
@@ -80,7 +84,8 @@ class Compiled(Method):
         (inputs, u_spec), (h, h_spec) = pytree.tree_flatten(rows), pytree.tree_flatten(state)
         length, device = inputs[0].shape[1], inputs[0].device
         step = _block.Step(cell, u_spec, h_spec, tuple(x.is_floating_point() for x in h))
-        weights = {**dict(step.named_parameters()), **dict(step.named_buffers())}
+        weights = {**dict(step.named_parameters()), **dict(step.named_buffers()), **_attributes(step)}
+        _refuse_hidden(step, weights, *few_rows(inputs, h))
         valid = sequence.valid(device).expand(inputs[0].shape[0], -1)
         columns = [self._cut(x) for x in inputs]
         states, last = _block.solve(
@@ -113,6 +118,35 @@ def _program(method: Compiled, cell: Cell, rows: Tree, state: Tree) -> Program:
     if key not in _programs:
         _programs[key] = Program(u[0].device.type)
     return _programs[key]
+
+
+def _attributes(step: nn.Module) -> dict[str, Tensor]:
+    """The plain tensors among the modules' attributes that want a gradient."""
+    return {
+        f"{path}.{name}": value
+        for path, module in step.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and value.requires_grad
+    }
+
+
+def _refuse_hidden(step: Step, weights: dict[str, Tensor], u: list[Tensor], h: list[Tensor]) -> None:
+    """A tensor that the step finds for itself is a constant of the compiled code, and would get no gradient.
+
+    Raises:
+        BackendError: there is such a tensor.
+    """
+    if not torch.is_grad_enabled():
+        return
+    weights = {n: w.detach() for n, w in weights.items()}
+    new = functional_call(step, weights, ([x.detach() for x in u], [x.detach() for x in h]))
+    if any(x.requires_grad for x in new):
+        name = type(step.cell).__name__
+        raise BackendError(
+            f"Compiled() cannot give a gradient to a tensor that the step of {name} reads from beside its arguments "
+            f"and attributes (a closure, a global name, a list). Make it a parameter or an attribute of {name}, give it "
+            "to the step with u by `drive`, or run with Sequential()."
+        )
 
 
 def _by_steps(cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None, ran: str) -> Solution:

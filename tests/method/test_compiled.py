@@ -63,6 +63,53 @@ class Branching(rt.Cell):
         return h + u if u.isfinite().all() else h
 
 
+class Attributes(rt.Cell):
+    """Tensors that are no parameters: one of the cell's, one of a part of it that was computed from another."""
+
+    state_shape = (3,)
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.source = (torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        self.part = torch.nn.Module()
+        self.part.shift = self.source * 2
+
+    def step(self, u, h):
+        return torch.tanh(self.scale * h + u + self.part.shift)
+
+
+class Listed(rt.Cell):
+    state_shape = (3,)
+
+    def __init__(self):
+        super().__init__()
+        self.scales = [torch.rand(3, requires_grad=True)]
+
+    def step(self, u, h):
+        return torch.tanh(self.scales[0] * h + u)
+
+
+class Opaque(torch.autograd.Function):
+    """The compiler follows the value, and not the gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return grad * x.cos() if float(x.sum()) < 1e9 else grad
+
+
+class Sine(rt.Cell):
+    state_shape = (3,)
+
+    def step(self, u, h):
+        return Opaque.apply(h + u)
+
+
 def loop(run, carry, xs, dim, reverse=False):
     """What PyTorch's scan means."""
     leaves, spec = pytree.tree_flatten(xs)
@@ -202,6 +249,32 @@ def test_bad_input(fresh, monkeypatch):
         rt.Compiled(0)
     with pytest.raises(rt.BackendError, match=r"Compiled\(block=16\) cannot run Gated.*Scan\(\)"):
         rt.layers.find("min_gru")(4)(torch.randn(1, 3, 4), method=rt.Compiled())
+
+
+def test_attributes_get_their_gradients(plain):
+    x, found = torch.randn(2, 9, 3, dtype=torch.float64), []
+    cell = Attributes()
+    for method in (rt.Sequential(), rt.Compiled(4)):
+        cell.part.shift = cell.source * 2
+        y = rt.run(cell, x, method=method).y
+        found.append(torch.autograd.grad(y.square().sum(), [cell.scale, cell.source]))
+    torch.testing.assert_close(*found)
+
+
+def test_a_hidden_tensor_that_wants_a_gradient_is_refused(plain):
+    cell, x = Listed(), torch.randn(2, 9, 3)
+    with pytest.raises(rt.BackendError, match=r"gradient to a tensor that the step of Listed reads.*Sequential\(\)"):
+        rt.run(cell, x, method=rt.Compiled(4))
+    with torch.no_grad():
+        torch.testing.assert_close(*(rt.run(cell, x, method=m).y for m in (rt.Compiled(4), rt.Sequential())))
+
+
+def test_gradients_that_cannot_be_compiled_say_so_in_a_sentence(fresh, monkeypatch):
+    monkeypatch.setattr(_block, "BACKEND", "eager")
+    x = torch.randn(1, 9, 3, requires_grad=True)
+    y = rt.run(Sine(), x, method=rt.Compiled(2)).y
+    with pytest.raises(rt.BackendError, match=r"cannot compile their gradients: .*run it with Sequential\(\)"):
+        y.sum().backward()
 
 
 def test_autocast_does_not_touch_the_steps(plain):
