@@ -42,7 +42,10 @@ def table() -> str:
 def described(cls: type[Task]) -> str:
     """A task's section: its rule, its sizes in both presets, and what is published."""
     about = cls.about
-    parts = [f"### {about.title} {{ #{cls.name} }}", f"`{cls.name}` · {about.paper}", _prose(cls), _sizes(cls)]
+    parts = [f"### {about.title} {{ #{cls.name} }}", f"`{cls.name}` · {about.paper}", _prose(cls)]
+    if cls.prefixes:
+        parts.append("Rows longer than `train_length` are scored on the steps after it.")
+    parts.append(_sizes(cls))
     if cls.published:
         rows = ["| published | value | of | size | source |", "|---|---|---|---|---|"]
         rows += [f"| {m} | {f.value:g} | {f.measure} | {f.size} | {f.source} |" for m, f in cls.published.items()]

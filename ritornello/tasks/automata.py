@@ -50,6 +50,7 @@ class ICLL(Task):
             "training": Training(steps=1000, batch=64, learning_rates=(3e-3, 1e-3)),
         }
     )
+    prefixes: ClassVar[bool] = True
     EDGES: ClassVar[int] = 3
 
     symbols: int = 18
@@ -198,6 +199,8 @@ class SelectivBench(Task):
             "training": Training(steps=800, batch=64, learning_rates=(3e-3, 1e-3)),
         }
     )
+
+    prefixes: ClassVar[bool] = True
 
     symbols: int = 40
     depth: int = 40

@@ -93,6 +93,7 @@ class Task(ABC):
     kind: ClassVar[str] = "classify"  # or "regress"
     small: ClassVar[Mapping[str, Any]]  # the fields in which the small preset differs from the paper's
     published: ClassVar[Mapping[str, Figure]] = MappingProxyType({})  # method → its figure
+    prefixes: ClassVar[bool] = False  # whether the first steps of a row are a shorter row, asked at the same steps
 
     train_length: int
     test_lengths: tuple[int, ...]
@@ -213,6 +214,9 @@ class Task(ABC):
     def score(self, predictions: Tensor, batch: Batch) -> float:
         """The metric over the steps that count: the part that is right (or allowed), or the mean squared error.
 
+        Where `prefixes` holds, rows longer than `train_length` are scored on the steps after it: those up to it are a
+        row of training, which says nothing of longer ones.
+
         Args:
             predictions: (B, T) classes or (B, T, classes) logits; floats like the targets where `kind` is "regress".
             batch: what they answer.
@@ -224,12 +228,18 @@ class Task(ABC):
                 f"`predictions` has shape {tuple(predictions.shape)}; wanted {tuple(batch.targets.shape)}, that of the "
                 f"targets{', or logits of it' if self.kind == 'classify' else ''}."
             )
-        got, wanted = predictions[batch.mask], batch.targets[batch.mask]
+        mask = self._scored(batch.mask)
+        got, wanted = predictions[mask], batch.targets[mask]
         if self.kind == "regress":
             return F.mse_loss(got.double(), wanted.double()).item()
         if batch.allowed is not None:
-            return batch.allowed[batch.mask].gather(1, got.unsqueeze(1)).double().mean().item()
+            return batch.allowed[mask].gather(1, got.unsqueeze(1)).double().mean().item()
         return (got == wanted).double().mean().item()
+
+    def _scored(self, mask: Tensor) -> Tensor:
+        """The steps that a score is of; all that count where none of them is beyond the training length."""
+        beyond = mask & (torch.arange(mask.shape[1], device=mask.device) >= self.train_length)
+        return beyond if self.prefixes and beyond.any() else mask
 
     def scaled(self, score: float) -> float:
         """A score between chance (0) and the best possible (1); below 0 where it is worse than chance."""

@@ -29,6 +29,7 @@ class Forecast(Task):
     """
 
     kind: ClassVar[str] = "regress"
+    prefixes: ClassVar[bool] = True
     mean: ClassVar[float]  # of the attractor, over time and places
     deviation: ClassVar[float]
     settle: ClassVar[int]  # samples until a random state has come to the attractor

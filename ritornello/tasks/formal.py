@@ -29,6 +29,7 @@ class Formal(Task):
         dense: every step of a row counts, otherwise only its last.
     """
 
+    prefixes: ClassVar[bool] = True
     symbols: ClassVar[int]
     labels: ClassVar[int]
 

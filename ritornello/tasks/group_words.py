@@ -43,6 +43,7 @@ class GroupWords(Task):
         doublings: how often `train_length` is doubled in the first half of training, to arrive at its value.
     """
 
+    prefixes: ClassVar[bool] = True
     group: ClassVar[str]
 
     doublings: int = 0

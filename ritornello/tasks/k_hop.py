@@ -50,6 +50,8 @@ class KHop(Task):
         }
     )
 
+    prefixes: ClassVar[bool] = True
+
     hops: int = 4
     alphabet: int = 4
     train_length: int = 100

@@ -34,6 +34,7 @@ class LinearRegression(Task):
         metric="error",
     )
     kind: ClassVar[str] = "regress"
+    prefixes: ClassVar[bool] = True
     small: ClassVar = MappingProxyType(
         {
             "dimension": 4,

@@ -72,6 +72,7 @@ class Memorization(Task):
         }
     )
     published: ClassVar = mad_averages()
+    prefixes: ClassVar[bool] = True
 
     vocabulary: int = 256
     train_length: int = 32

@@ -29,6 +29,8 @@ class Window(Task):
         window: N.
     """
 
+    prefixes: ClassVar[bool] = True
+
     window: int = 20
     train_length: int = 100
     test_lengths: tuple[int, ...] = (100, 200, 400)

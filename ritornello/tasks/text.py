@@ -53,6 +53,8 @@ class Text(Task):
         }
     )
 
+    prefixes: ClassVar[bool] = True
+
     data: tuple[str, ...] = ()
     heldout: float = 0.1
     train_length: int = 512

@@ -63,6 +63,17 @@ def test_one_contender_that_comes_out_otherwise_refutes():
     assert (better.verdict, [met for *_, met in better.rows]) == (REFUTED, [True, False])
 
 
+def test_what_is_settled_is_not_asked_for_again():
+    seeds = 3
+    first = {(0, 3e-2): [0.9, 0.8, 1.0], (1, 3e-2): [0.1, 0.96, 0.97]}
+    learned = [w for w in TOY.work(seeds) if TOY.needs(w, results(TOY, first), seeds)]
+    assert {(w["trial"], w["lr"]) for w in learned} == {(0, 3e-2), (1, 3e-2)}, "one has learned it, one should not have"
+    open_yet = {(0, 3e-2): [0.9, 0.8, 0.8], (1, 3e-2): [0.1, 0.96, 0.94]}
+    assert all(TOY.needs(w, results(TOY, open_yet), seeds) for w in TOY.work(seeds))
+    unfinished = {(0, 3e-2): [1.0, 1.0]}
+    assert all(TOY.needs(w, results(TOY, unfinished), seeds) for w in TOY.work(seeds))
+
+
 def test_what_is_missing_has_no_verdict():
     assert TOY.judge(results(TOY, {(0, 1e-2): [1.0]})).verdict is None
 
@@ -111,10 +122,14 @@ def test_a_claim_is_run_and_kept(toy, tmp_path):
     assert [met for *_, met in finding.rows] == [True, False], "an LSTM echoes as well"
     assert finding.verdict == REFUTED
     lines = out.read_text().splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 2, "both learned it at the first rate; the second could change nothing"
     (again,) = reproduce([toy], seeds=1, workers=1, out=out)
     assert again == finding
     assert out.read_text().splitlines() == lines, "nothing is done twice"
+    same = replace(toy, name="same", trials=toy.trials[::-1])
+    (second,) = reproduce([same], seeds=1, workers=1, out=out)
+    assert second.rows == finding.rows[::-1]
+    assert out.read_text().splitlines() == lines, "nor for another claim that asks for the same"
     other = replace(toy, steps=2, trials=toy.trials[:1])
     (third,) = reproduce([other], seeds=1, workers=1, out=out)
     assert third.rows[0][2] != finding.rows[0][2], "runs of other sizes are not taken"

@@ -130,6 +130,30 @@ def test_loss_of_certainty_and_of_ignorance(small):
         assert small.loss(nothing, batch).item() == pytest.approx(torch.tensor(small.classes).log().item())
 
 
+def test_longer_rows_are_scored_beyond_the_training_length(small):
+    """Where a longer row begins as one of training does, what is said up to there is worth nothing; elsewhere it is."""
+    length = small.test_lengths[-1]
+    batch = small.sample(32, length, generator=seeded(), split="test")
+    right = batch.targets if batch.allowed is None else batch.allowed.long().argmax(-1)
+    wrong = right + 1 if small.kind == "regress" else torch.where(right == small.classes - 1, right - 1, right + 1)
+    if batch.allowed is not None:
+        wrong = (~batch.allowed).long().argmax(-1)
+    late = torch.arange(length) >= small.train_length
+    late = late.view(1, -1, 1) if right.dim() == 3 else late
+    early_only = small.score(torch.where(late, wrong, right), batch)
+    late_only = small.score(torch.where(late, right, wrong), batch)
+    if small.prefixes:
+        perfect, hopeless = small.score(right, batch), small.score(wrong, batch)
+        assert (early_only, late_only) == (pytest.approx(hopeless), pytest.approx(perfect))
+        assert perfect != hopeless
+        short = small.sample(32, small.train_length, generator=seeded(), split="test").mask.double().mean().item()
+        begun = batch.mask[:, : small.train_length].double().mean().item()
+        assert begun == pytest.approx(short, abs=0.06), "a longer row begins as one of training"
+    else:
+        asked_early = batch.mask[:, : small.train_length].any()
+        assert (early_only != late_only) or not asked_early
+
+
 # ------------------------------------------------------------------------------------------------------------- leaks
 
 

@@ -13,8 +13,12 @@ CONFIRMED, REFUTED = "as published", "not as published"
 
 Row = tuple[str, str, Sequence[float], bool]
 
+SCORING = 2
+"""Is raised when the same run would be scored otherwise, so that kept runs of before are done again."""
+
 RATES = (1e-2, 3e-3)
-"""Learning rates that every contender is given; its better one counts, whether it should succeed or fail."""
+"""Learning rates that every contender is given; its better one counts, whether it should succeed or fail. What one of
+them has settled, that it does succeed, the next is not asked for."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Trial:
     @property
     def wanted(self) -> str:
         return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+
+    def settled(self, score: float) -> bool:
+        """Whether no better score could change what is found."""
+        return score >= self.at_least if self.at_least is not None else not self.met(score)
 
     def met(self, score: float) -> bool:
         return (self.at_least is None or score >= self.at_least) and (self.at_most is None or score <= self.at_most)
@@ -81,21 +89,32 @@ class Claim:
             {
                 "kind": "learn", "claim": self.name, "trial": i, "layer": trial.layer, "task": self.task,
                 "fields": {**self.fields, **trial.fields}, "length": self.length, "steps": self.steps,
-                "depth": self.depth, "width": self.width, "lr": lr, "seed": seed,
+                "depth": self.depth, "width": self.width, "lr": lr, "seed": seed, "scoring": SCORING,
             }
             for i, trial in enumerate(self.trials)
             for lr in self.rates
             for seed in range(seeds)
         ]  # fmt: skip
 
+    def needs(self, work: Mapping[str, Any], results: Sequence[Mapping[str, Any]], seeds: int) -> bool:
+        """Whether a run can change what is found, given those that are done."""
+        others = self._by_rate(results, work["trial"])
+        others.pop(work["lr"], None)
+        trial = self.trials[work["trial"]]
+        return not any(len(scores) >= seeds and trial.settled(median(scores)) for scores in others.values())
+
+    @staticmethod
+    def _by_rate(results: Sequence[Mapping[str, Any]], trial: int) -> dict[float, list[float]]:
+        found: dict[float, list[float]] = {}
+        for result in (r for r in results if r["trial"] == trial):
+            found.setdefault(result["lr"], []).append(result["score"])
+        return found
+
     def judge(self, results: Sequence[Mapping[str, Any]], problems: Sequence[str] = ()) -> Finding:
         """Compare what came out with what was claimed."""
         rows = []
         for i, trial in enumerate(self.trials):
-            by_rate: dict[float, list[float]] = {}
-            for result in (r for r in results if r["trial"] == i):
-                by_rate.setdefault(result["lr"], []).append(result["score"])
-            if by_rate:
+            if by_rate := self._by_rate(results, i):
                 scores = max(by_rate.values(), key=median)
                 rows.append((trial.title, trial.wanted, scores, trial.met(median(scores))))
         return Finding.of(self.name, rows, len(self.trials), problems)

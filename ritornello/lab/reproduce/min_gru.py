@@ -132,6 +132,9 @@ class MinGRUClaim:
         ]
         return [*texts, *({"kind": "time", "claim": self.name, "part": p, "loop": p} for p in ("gru", "lstm"))]
 
+    def needs(self, work: Mapping[str, Any], results: Sequence[Mapping[str, Any]], seeds: int) -> bool:
+        return True
+
     def judge(self, results: Sequence[Mapping[str, Any]], problems: Sequence[str] = ()) -> Finding:
         losses = {(r["layer"], r["seed"]): r["loss"] for r in results if r["kind"] == "text"}
         seeds = sorted(seed for layer, seed in losses if layer == "min_gru" and ("lstm", seed) in losses)

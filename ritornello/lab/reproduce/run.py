@@ -56,23 +56,32 @@ def reproduce(
     store = Store(Path(out)) if out is not None else None
     kept = store.read() if store is not None else []
     workers = workers or default_workers()
-    with Pool(perform, workers, max(1, default_workers() // workers)) as pool:
+    with Pool(perform, workers, threads=1) as pool:  # small models: two threads wait for each other
         for claim in claims:
             wanted = claim.work(seeds)
-            results = [r for r in kept if any(_is(r, work) for work in wanted)]
-            todo = iter([work for work in wanted if not any(_is(r, work) for r in results)])
+            done = [next((r for r in kept if _is(r, work)), None) for work in wanted]
+            results = [r | work for r, work in zip(done, wanted, strict=True) if r is not None]
+            todo = _todo([w for r, w in zip(done, wanted, strict=True) if r is None], claim, results, seeds)
             problems: list[str] = []
             for outcome in pool.run(lambda todo=todo: next(todo, None)):
                 if outcome.failure is not None:
                     problems.append(f"{outcome.work.get('layer', outcome.work['kind'])}: {outcome.failure}")
                 elif outcome.progress is None:
                     results.append(outcome.result)
+                    kept.append(outcome.result)
                     if store is not None:
                         store.append(outcome.result)
                 watch(outcome, len(results) + len(problems), len(wanted))
             yield claim.judge(results, list(dict.fromkeys(problems)))
 
 
+def _todo(missing: list[Record], claim: Claim | MinGRUClaim, results: Sequence[Record], seeds: int) -> Iterator[Record]:
+    """What is missing, as far as it can change what is found; `results` grows meanwhile."""
+    for work in missing:
+        if claim.needs(work, results, seeds):
+            yield work
+
+
 def _is(record: Record, work: Record) -> bool:
-    """Whether a record is the outcome of this very work."""
-    return all(record.get(name) == value for name, value in work.items() if name != "loop")
+    """Whether a record is the outcome of this very work, whichever claim asked for it."""
+    return all(record.get(name) == value for name, value in work.items() if name not in ("claim", "trial", "loop"))
