@@ -162,8 +162,8 @@ class Program:
             name, reason = type(step.cell).__name__, str(getattr(error, "inner_exception", error)).strip()
             raise BackendError(
                 f"Compiled() ran the steps of {name}, and cannot compile their gradients: "
-                f"{reason.partition(chr(10))[0]} Write the step with PyTorch's own differentiable operations, or run it "
-                "with Sequential()."
+                f"{reason.partition(chr(10))[0]} Write the step with PyTorch's own differentiable operations, or run "
+                "it with Sequential()."
             ) from error
 
 

@@ -144,8 +144,8 @@ def _refuse_hidden(step: Step, weights: dict[str, Tensor], u: list[Tensor], h: l
         name = type(step.cell).__name__
         raise BackendError(
             f"Compiled() cannot give a gradient to a tensor that the step of {name} reads from beside its arguments "
-            f"and attributes (a closure, a global name, a list). Make it a parameter or an attribute of {name}, give it "
-            "to the step with u by `drive`, or run with Sequential()."
+            f"and attributes (a closure, a global name, a list). Make it a parameter or an attribute of {name}, give "
+            "it to the step with u by `drive`, or run with Sequential()."
         )
 
 
