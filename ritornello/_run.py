@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from torch.utils import _pytree as pytree
+
 from ritornello.cell import AffineCell, Cell
 from ritornello.errors import InputError
-from ritornello.method import Auto, Fused, Method
+from ritornello.method import Auto, Compiled, Fused, Method
 from ritornello.method._probe import check_once
 from ritornello.sequence import Sequence, leading
 from ritornello.typing import Tensor, Tree
@@ -53,14 +55,24 @@ def run(
     u = cell.drive(x)
     if state is None:
         state = cell.initial_state(sequence.batch, lead)
-    recurrence = cell.transition(u) if isinstance(cell, AffineCell) else cell
+    affine = cell if isinstance(cell, AffineCell) and not isinstance(method, Compiled) else None  # it compiles the step
+    recurrence = cell if affine is None else affine.transition(u)
     chosen = method.choose(recurrence) if isinstance(method, Auto) else method
-    if isinstance(cell, AffineCell):
-        o, last, told = chosen.solution(recurrence, cell.query(u), state, cu_seqlens)
-        y = cell.finish(u, o)
+    if affine is not None:
+        o, last, told = chosen.solution(recurrence, affine.query(u), state, cu_seqlens)
+        y = affine.finish(u, o)
     else:
         if not isinstance(chosen, Fused):  # which never calls the step
             check_once(cell, u, state)
         h, last, told = chosen.solution(cell, u, state, cu_seqlens)
         y = cell.read(u, h)
+    if cu_seqlens is not None and _may_speak(cell):
+        y = pytree.tree_map(sequence.clear_unused, y)
     return Result(y, last, {"method": str(chosen), **told})
+
+
+def _may_speak(cell: Cell) -> bool:
+    """Whether the outputs beyond the last packed step may be other than zero: the states there are zero."""
+    if isinstance(cell, AffineCell):
+        return type(cell).finish is not AffineCell.finish
+    return type(cell).read is not Cell.read

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from ritornello.errors import InputError
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree, accumulation_dtype
 
@@ -83,6 +84,23 @@ class AffineCell(Cell):
     def finish(self, u: Tree, o: Tensor) -> Any:
         """The outputs from what was read."""
         return o
+
+    def read(self, u: Tree, h: Tree) -> Any:
+        """The outputs from the states at all times, (B, T, ...); no method stores those of a matrix state.
+
+        Raises:
+            InputError: the output reads the state before the step (a transition with a bonus).
+        """
+        t = self.transition(u)
+        if getattr(t, "bonus", None) is not None:
+            raise InputError(
+                f"{type(self).__name__} reads the state before each step (its transition has a bonus), which the "
+                "states after the steps do not tell. Run it with rt.run(cell, x)."
+            )
+        query = self.query(u)
+        if query is not None:
+            query = pytree.tree_map(lambda x: x.to(accumulation_dtype(x.dtype)), query)
+        return self.finish(u, t.wide().read(query, None, h).to(t.lead.dtype))
 
     def initial_state(self, batch: int, like: Tensor) -> Tree:
         if self.state_shape is not None:

@@ -247,8 +247,8 @@ def test_bad_input(fresh, monkeypatch):
         rt.run(Branching(), x, method=rt.Compiled(2))
     with pytest.raises(rt.InputError, match="at least 1"):
         rt.Compiled(0)
-    with pytest.raises(rt.BackendError, match=r"Compiled\(block=16\) cannot run Gated.*Scan\(\)"):
-        rt.layers.find("min_gru")(4)(torch.randn(1, 3, 4), method=rt.Compiled())
+    with pytest.raises(rt.BackendError, match=r"Compiled\(block=16\) cannot run Decay.*Scan\(\)"):
+        rt.layers.find("gla")(4)(torch.randn(1, 3, 4), method=rt.Compiled())
 
 
 def test_attributes_get_their_gradients(plain):
