@@ -14,6 +14,7 @@ from ritornello.errors import (
     StateError,
 )
 from ritornello.hub import load, save
+from ritornello.implicit import ImplicitCell
 from ritornello.kernels.registry import backend, explain
 from ritornello.method import Auto, Chunked, Compiled, Fused, Method, Newton, Scan, Sequential
 from ritornello.models import LanguageModel, ModelConfig, Parallel, Repeat
@@ -31,6 +32,7 @@ __all__ = [
     "Compiled",
     "ConvergenceError",
     "Fused",
+    "ImplicitCell",
     "InputError",
     "LanguageModel",
     "Method",

@@ -25,6 +25,7 @@ FLOORS = (
     {"ops"},
     {"transition"},
     {"cell"},
+    {"implicit"},
     {"method"},
     {"_run"},
     {"cells"},

@@ -6,6 +6,7 @@ from ritornello.cells.bilinear import BilinearCell
 from ritornello.cells.block_lrnn import BlockLRNNCell
 from ritornello.cells.elman import ElmanCell
 from ritornello.cells.ema import EMACell
+from ritornello.cells.fp_rnn import FPRNNCell
 from ritornello.cells.gru import GRUCell
 from ritornello.cells.hgrn import HGRUCell
 from ritornello.cells.indrnn import IndRNNCell
@@ -35,6 +36,7 @@ __all__ = [
     "BlockLRNNCell",
     "EMACell",
     "ElmanCell",
+    "FPRNNCell",
     "GRUCell",
     "HGRUCell",
     "IndRNNCell",

@@ -15,6 +15,7 @@ from ritornello.layers.elman import Elman
 from ritornello.layers.ema import EMA
 from ritornello.layers.fast_weights import FastWeights
 from ritornello.layers.forgetting_attention import ForgettingAttention
+from ritornello.layers.fp_rnn import FPRNN
 from ritornello.layers.gated_delta_net import GatedDeltaNet
 from ritornello.layers.gated_mlp import GatedMLP
 from ritornello.layers.gla import GLA
@@ -77,6 +78,7 @@ for _layer in (
     EMA,
     FastWeights,
     ForgettingAttention,
+    FPRNN,
     GatedDeltaNet,
     GatedMLP,
     GLA,
@@ -131,6 +133,7 @@ for _layer in (
 
 __all__ = [
     "EMA",
+    "FPRNN",
     "GLA",
     "GRU",
     "HGRN",

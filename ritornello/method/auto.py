@@ -11,6 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
+from ritornello.implicit import ImplicitCell
 from ritornello.kernels.native import available
 from ritornello.method import cost
 from ritornello.method.base import Method, Recurrence, Solution, has_fused
@@ -66,7 +67,9 @@ class Auto(Method):
     def advise(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None = None) -> tuple[Method, dict]:
         """The method for a cell that drives its steps with u (B, T, ...), and the seconds that each would take."""
         lead = leading(u)
-        if lead.shape[1] <= SHORT or lead.shape[0] == 0 or torch.compiler.is_compiling():
+        # A step that solves an equation takes a millisecond: there any two of them are better taken together.
+        short = 1 if isinstance(cell, ImplicitCell) else SHORT
+        if lead.shape[1] <= short or lead.shape[0] == 0 or torch.compiler.is_compiling():
             return Sequential(), {}
         sequence = Sequence.of(lead, cu_seqlens)
         rows = sequence.pad(u)
@@ -77,7 +80,7 @@ class Auto(Method):
         training = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         found = cost.estimates(cost.character(cell, rows, state), batch, length, training, lead.device.type)
         if not self.compile:
-            del found["Compiled"]
+            found.pop("Compiled", None)
         methods = {"Sequential": Sequential(), "Compiled": Compiled(), "Newton": Newton()}
         chosen = methods[min(found, key=found.__getitem__)]
         log = _weighed.get()

@@ -9,6 +9,7 @@ import torch
 
 from ritornello.cell import Cell
 from ritornello.errors import BackendError
+from ritornello.implicit import ImplicitCell
 from ritornello.kernels.registry import active_method
 from ritornello.sequence import leading
 from ritornello.transition import Transition
@@ -98,5 +99,5 @@ def able(recurrence: Recurrence) -> str:
     if isinstance(recurrence, Transition):
         names += ["Scan()", "Chunked()"]
     else:
-        names += ["Compiled()", "Newton()"]
+        names += ["Newton()"] if isinstance(recurrence, ImplicitCell) else ["Compiled()", "Newton()"]
     return ", ".join(names)

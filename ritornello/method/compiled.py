@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
 from ritornello.errors import BackendError, InputError
+from ritornello.implicit import ImplicitCell
 from ritornello.kernels.registry import record
 from ritornello.method._probe import check_pure, few_rows
 from ritornello.method.base import Method, Recurrence, Solution
@@ -49,6 +50,8 @@ class Compiled(Method):
     def refusal(self, recurrence: Recurrence) -> str | None:
         if isinstance(recurrence, Transition):
             return "it is no cell with a step, and has compiled kernels of its own."
+        if isinstance(recurrence, ImplicitCell):
+            return "its step solves an equation, by as many sweeps as that takes."
         if torch.compiler.is_compiling():
             return "it compiles by itself, and cannot stand inside another torch.compile."
         return None

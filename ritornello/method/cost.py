@@ -5,6 +5,7 @@ For R sequences of T steps, a state of S numbers, and a step of n operations tha
     Sequential   T (s + n o + R E e)                  calls, then numbers
     Compiled     T/K · b + T R E c                    a block's calls, then numbers
     Newton       f + n g + R T k² S (a + n p) (1 + i)/2    i iterations, blocks of k; the calls are of all times at once
+                 f + 2 (n o + R T E e)            a step that is an equation: twice the sweeps of one step, all at once
 
 Training multiplies each by what was measured of its backward pass. The constants of a device stand in `COSTS`; they are
 of one thread of an AVX-512 server core (fitted to T from 256 to 16,384 and R·S from 64 to 1,024), and only their ratios
@@ -23,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ritornello.cell import Cell
 from ritornello.errors import RitornelloError
+from ritornello.implicit import ImplicitCell
 from ritornello.method._probe import few_rows
 from ritornello.method.newton import Newton
 from ritornello.method.newton._layout import Layout
@@ -60,13 +62,15 @@ COSTS = {
 @dataclass
 class Character:
     """What is known of a cell: its step's operations, the numbers that they write for one sequence, the size of its
-    Jacobian's blocks (None: not for Newton), and the iterations that Newton's method took."""
+    Jacobian's blocks (None: not for Newton), the iterations that Newton's method took, and whether the step is an
+    equation."""
 
     calls: int
     numbers: float
     state: int
     block: int | None
     iterations: int = 2
+    equation: bool = False
 
 
 _known: WeakKeyDictionary[Cell, dict[object, Character]] = WeakKeyDictionary()
@@ -83,7 +87,9 @@ def character(cell: Cell, rows: Tree, state: Tree) -> Character:
             cell.step(few, h)
         size = pytree.tree_leaves(h)[0].shape[0]
         numbers = sum(shape.numel() for shape, _ in key)
-        known[key] = Character(counter.calls, counter.numbers / size, numbers, _block_of(cell, rows, state))
+        equation = isinstance(cell, ImplicitCell)
+        block = 1 if equation else _block_of(cell, rows, state)
+        known[key] = Character(counter.calls, counter.numbers / size, numbers, block, equation=equation)
     return known[key]
 
 
@@ -100,7 +106,12 @@ def estimates(c: Character, rows: int, length: int, training: bool, device: str,
         "Sequential": sequential * (k.sequential_training if training else 1),
         "Compiled": compiled * (k.compiled_training if training else 1),
     }
-    if c.block is not None:
+    if c.equation:
+        del found["Compiled"]
+        if c.block is not None:
+            work = c.calls * k.call + rows * length * c.numbers * k.number
+            found["Newton"] = (k.newton + 2 * work) * (k.newton_training if training else 1)
+    elif c.block is not None:
         each = rows * length * c.block**2 * c.state * (k.newton_number + c.calls * k.newton_work)
         newton = k.newton + c.calls * k.newton_call + each * (1 + c.iterations) / 2
         found["Newton"] = newton * (k.newton_training if training else 1)

@@ -34,6 +34,7 @@ def _lmu() -> rt.Cell:
 
 
 SPECIAL = {
+    "FPRNNCell": lambda: cells.FPRNNCell(SIZE),
     "LMUCell": _lmu,
     "LTICell": lambda: cells.LTICell(_Leaks(), SIZE, 2),
     "M2RNNCell": lambda: cells.M2RNNCell(2, 3, 3),

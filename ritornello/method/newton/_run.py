@@ -126,7 +126,7 @@ class _Run:
         self.passes = max(self.passes, start_guess(window, self.tol, counts))
         options = self.options
         options, carried = self.options, self.error
-        report = solve(window, self.tol, options.max_iterations, options.damping, counts, carried)
+        report = solve(window, self.tol, options.most, options.damping, counts, carried)
         self.reports.append(report)
         self.error = report.rounding
         if bool(report.certified.all()):
@@ -174,7 +174,7 @@ class _Run:
         where = f"T = {self.system.length}" + (f", steps {start} to {stop}" if len(self.spans) > 1 else "")
         return (
             f"Newton's method did not certify {type(self.system.cell).__name__} over {where}: after "
-            f"{self.options.max_iterations} iterations at most, {len(rows)} of {len(self.system.h)} sequences have a "
+            f"{self.options.most} iterations at most, {len(rows)} of {len(self.system.h)} sequences have a "
             f"residual of {residual:.1e} and a bound of {bound:.1e} on the error, both relative to the largest state; "
             f"tol = {self.tol:.0e}. A bound far above the residual means a chaotic cell: run it with rt.Sequential(). "
             "Else try a window, damping=1.0 or more iterations."

@@ -9,8 +9,10 @@ from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
 from ritornello.errors import InputError
+from ritornello.implicit import ImplicitCell, Outputs
 from ritornello.kernels.registry import record
 from ritornello.method.base import Method, Recurrence, Solution
+from ritornello.method.newton._equation import solve_equation
 from ritornello.method.newton._run import solve_cell
 from ritornello.method.scan import Scan
 from ritornello.method.sequential import Sequential
@@ -20,6 +22,8 @@ from ritornello.typing import Tensor, Tree
 
 __all__ = ["Newton"]
 
+ITERATIONS, SWEEPS = 10, 100
+"""Before a window has failed, unless the user says otherwise; sweeps are of a cell whose step is an equation."""
 JACOBIANS = ("auto", "diagonal", "block", "dense", "quasi")
 
 
@@ -30,12 +34,13 @@ class Newton(Method):
     Args:
         tol: the error that is accepted, relative to the largest |h|; 1e-10 in float64 and 1e-5 below where None.
         max_iterations: after so many a window has failed; one of no given length is then cut into shorter ones, twice.
+            10 where None; 100 sweeps of a cell whose step is an equation.
         damping: Levenberg's λ at the start, for cells whose plain iterates run away; it vanishes as they settle.
         window: times that are solved at once, the state handed on between; None: all, or as many as the memory has room
             for.
         jacobian: ``"auto"`` finds the Jacobian's structure from the step; ``"diagonal"``, ``"block"`` (diagonals across
             several state tensors) and ``"dense"`` state it, and are checked; ``"quasi"`` keeps what each channel does
-            to itself and iterates over the rest.
+            to itself and iterates over the rest. Of a cell whose step is an equation its own scan is kept.
         on_failure: ``"sequential"`` runs the windows that failed step by step; ``"raise"`` raises ConvergenceError.
 
     Source: Lim et al. 2024, arXiv:2309.12252; Gonzalez et al. 2024, arXiv:2407.19115; Danieli et al. 2025,
@@ -43,7 +48,7 @@ class Newton(Method):
     """
 
     tol: float | None = None
-    max_iterations: int = 10
+    max_iterations: int | None = None
     damping: float = 0.0
     window: int | None = None
     jacobian: str = "auto"
@@ -52,7 +57,7 @@ class Newton(Method):
     def __post_init__(self):
         if self.tol is not None and not 0 < self.tol < 1:
             raise InputError(f"`tol` of Newton is {self.tol}; wanted a number between 0 and 1, or None.")
-        if self.max_iterations < 1:
+        if self.max_iterations is not None and self.max_iterations < 1:
             raise InputError(f"`max_iterations` of Newton is {self.max_iterations}; wanted at least 1.")
         if not self.damping >= 0:
             raise InputError(f"`damping` of Newton is {self.damping}; wanted 0 for none, or a positive number like 1.")
@@ -66,6 +71,16 @@ class Newton(Method):
     def __repr__(self) -> str:
         changed = (f for f in fields(self) if getattr(self, f.name) != f.default)
         return f"Newton({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in changed)})"
+
+    @property
+    def most(self) -> int:
+        """Iterations before a window has failed."""
+        return ITERATIONS if self.max_iterations is None else self.max_iterations
+
+    @property
+    def most_sweeps(self) -> int:
+        """The same for a cell whose step is an equation."""
+        return SWEEPS if self.max_iterations is None else self.max_iterations
 
     def refusal(self, recurrence: Recurrence) -> str | None:
         return None
@@ -81,6 +96,10 @@ class Newton(Method):
         first = leading(rows)
         if first.shape[0] * first.shape[1] == 0:
             return Sequential()._solve_cell(cell, u, state, cu_seqlens)
+        if isinstance(cell, ImplicitCell):
+            y, last, stats = solve_equation(self, cell, u, state, sequence)
+            record(type(cell).__name__, stats["done"])
+            return Solution(Outputs(y), last, stats)
         lengths = None if cu_seqlens is None else sequence.lengths(lead.device)
         states, stats = solve_cell(self, cell, rows, state, lengths)
         record(type(cell).__name__, stats["done"])

@@ -1,0 +1,9 @@
+"""Recurrences whose step is an equation: the cell as a person writes it, and what solves the equation."""
+
+from __future__ import annotations
+
+from ritornello.implicit._anderson import Found, fixed_point, rounding
+from ritornello.implicit._gradient import attach
+from ritornello.implicit.cell import ImplicitCell, Outputs
+
+__all__ = ["Found", "ImplicitCell", "Outputs", "attach", "fixed_point", "rounding"]
