@@ -186,6 +186,11 @@ def active_method(name: str) -> Iterator[None]:
         _method.reset(token)
 
 
+def explaining() -> bool:
+    """Whether a log of `explain` is open."""
+    return _log.get() is not None
+
+
 def record(op: str, backend: str) -> None:
     """Add a line to the log of `explain`, where one is open."""
     if torch.compiler.is_compiling():

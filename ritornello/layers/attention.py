@@ -10,8 +10,16 @@ import torch
 from torch import nn
 
 from ritornello.errors import BackendError, InputError, nearest
+from ritornello.kernels.tape import recording
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
-from ritornello.layers.parts.attention import attend, attend_window, common_start, grow_cache, slide_window
+from ritornello.layers.parts.attention import (
+    attend,
+    attend_window,
+    common_start,
+    grow_cache,
+    slide_window,
+    widen_cache,
+)
 from ritornello.layers.parts.norm import RMSNorm
 from ritornello.layers.parts.rotary import Stretch, Yarn, angles, turn
 from ritornello.layers.parts.sizes import heads_for
@@ -130,6 +138,13 @@ class Attention(Layer):
         kept = {n: torch.where(used[..., None, None], leaves[n][:, :longest], 0) for n in ("k", "v")}
         return {**kept, "position": position}
 
+    def reserve(self, leaves, steps):
+        if self.window is not None:
+            return dict(leaves)
+        position = leaves["position"]
+        room = (int(position.max()) if position.numel() else 0) + steps
+        return {n: widen_cache(t, room) if n in ("k", "v") else t for n, t in leaves.items()}
+
     def mix(self, x, state, call: Call):
         if not isinstance(call.method, Auto | Fused):
             raise BackendError(
@@ -182,13 +197,16 @@ class Attention(Layer):
         position, sequence = state["position"], call.sequence
         if state["k"].shape[1] == 0 and sequence.cu_seqlens is None:
             return attend(q, k, v, position), k, v
-        if start is not None:
+        if recording():  # the same shapes at every step: all the room there is, most of it masked
+            needed = state["k"].shape[1]
+        elif start is not None:
             needed = start + sequence.length
         else:
             needed = int(sequence.after(position).max()) if position.numel() else 0
         in_place = call.donate and not torch.is_grad_enabled()
+        valid = None if sequence.cu_seqlens is None else lambda: sequence.valid(q.device)
         k, v = (
-            grow_cache(state[n].to(new.dtype), new, position, lambda: sequence.valid(q.device), needed, in_place, start)
+            grow_cache(state[n].to(new.dtype), new, position, valid, needed, in_place, start)
             for n, new in (("k", k), ("v", v))
         )
         return attend(q, k[:, :needed], v[:, :needed], position, start=start), k, v

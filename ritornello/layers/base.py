@@ -7,7 +7,7 @@ packed ones; the rest follows.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -90,12 +90,18 @@ class Call:
         method: how to run the recurrence.
         donate: the state was given away and may be written in place.
         carry: what blocks of one model hand to each other (RWKV-7's first value, HGRN's bounds).
+        entering: ``(layer, x, state, call) -> (y, state)``: who is to run the layers of a model, where somebody is.
     """
 
     sequence: Sequence
     method: Method = field(default_factory=Auto)
     donate: bool = False
     carry: dict[str, Any] = field(default_factory=dict)
+    entering: Callable[..., tuple[Tensor, State]] | None = None
+
+    def enter(self, layer: Any, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Run a layer of a model."""
+        return layer.advance(x, state, self) if self.entering is None else self.entering(layer, x, state, self)
 
     def solve(self, transition: Transition, query: Tree, state: Tree) -> tuple[Tensor, Tree]:
         """The outputs and the last state of a transition."""
@@ -150,6 +156,11 @@ class Layer(nn.Module):
     def canonical(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
         """The state in a form in which equal states have equal numbers; a layer whose state has a free scale or unused
         room says how."""
+        return dict(leaves)
+
+    def reserve(self, leaves: Mapping[str, Any], steps: int) -> dict[str, Any]:
+        """The state with memory for so many steps more; a layer whose state grows and which writes it in place says
+        how."""
         return dict(leaves)
 
     # --------------------------------------------------------------------------------------------- what a user calls

@@ -56,7 +56,7 @@ class ParallelMixers(nn.Module):
     def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
         outputs, leaves = [], {}
         for i, mixer in enumerate(self.mixers):
-            y, leaves[str(i)] = mixer.advance(x, part(state, str(i)), call)
+            y, leaves[str(i)] = call.enter(mixer, x, part(state, str(i)))
             outputs.append(y)
         return sum(outputs[1:], outputs[0]) * self.share, State("parallel", VERSION, {}, leaves)
 
@@ -87,7 +87,7 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, norm: Any, layer: Any, state: State | None, call: Call) -> tuple[Tensor, State]:
         read = x if self.norm_after else norm(x)
-        y, new = layer.advance(read.to(self._input_dtype(x)), state, call)
+        y, new = call.enter(layer, read.to(self._input_dtype(x)), state)
         return x + self.dropout(norm(y) if self.norm_after else y), new
 
     def working_dtype(self) -> torch.dtype:

@@ -98,9 +98,9 @@ class LanguageModel(nn.Module):
         if logits not in LOGITS:
             raise InputError(f"`logits` is {logits!r}; it takes 'all', 'last' or 'none'.")
         ids, call, masked = self._prepare(ids, mask, cu_seqlens, method, donate)
-        hidden, new = self.backbone.advance(self._embed(ids), state, call)
         if logits == "last":
-            return self._logits(_last(hidden, call.sequence)), new
+            return self.read(ids, state, call)
+        hidden, new = self.backbone.advance(self._embed(ids), state, call)
         if masked is not None:
             hidden = masked.unpack(hidden)
         return (hidden if logits == "none" else self._logits(hidden)), new
@@ -147,6 +147,11 @@ class LanguageModel(nn.Module):
         if reduction == "mean":
             loss = loss / (flat != IGNORE).sum().clamp(min=1)
         return (loss, new) if return_state else loss
+
+    def read(self, ids: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
+        """`forward` with ``logits="last"``, for ids that have been checked and packed."""
+        hidden, new = self.backbone.advance(self._embed(ids), state, call)
+        return self._logits(_last(hidden, call.sequence)), new
 
     def initial_state(self, batch: int) -> State:
         """The state before anything was read, for `batch` sequences."""

@@ -16,6 +16,7 @@ import torch
 
 from ritornello.errors import InputError
 from ritornello.kernels import registry
+from ritornello.kernels.tape import recording
 from ritornello.typing import Tensor
 
 __all__ = ["Op"]
@@ -197,10 +198,13 @@ class Op:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Nobody watches the call: no mode, no transform, no subclass. Then the dispatcher's microseconds are saved."""
+    """Nobody watches the call: no mode, no transform, no subclass. Then the dispatcher's microseconds are saved.
+
+    A tape watches, and wants what the kernel itself calls.
+    """
     return (
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and not tensor.is_meta
-        and torch._C._len_torch_dispatch_stack() == 0
+        and (torch._C._len_torch_dispatch_stack() == 0 or recording())
         and torch._C._functorch.peek_interpreter_stack() is None  # type: ignore[attr-defined]
     )

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ritornello.errors import BackendError
+from ritornello.kernels import tape
 from ritornello.kernels.native.build import LIBRARY
 
 __all__ = ["DTYPES", "Entry", "available", "isa", "missing"]
@@ -106,7 +107,10 @@ class Entry:
         if threads != _threads:
             load().rit_set_threads(threads)
             _threads = threads
-        function(self._pack(*values))
+        fields = self._pack(*values)
+        if tape.current is not None:
+            tape.current.native(function, fields)
+        function(fields)
 
     def _find(self, dtype: torch.dtype):
         symbol = f"rit_{self.name}_{DTYPES[dtype]}_{isa()}"

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+from ritornello.kernels.tape import recording
 from ritornello.sequence import Sequence
 from ritornello.typing import Tensor
 
-__all__ = ["attend", "attend_window", "common_start", "grow_cache", "slide_window"]
+__all__ = ["attend", "attend_window", "common_start", "grow_cache", "slide_window", "widen_cache"]
 
 
 def common_start(position: Tensor, sequence: Sequence) -> int | None:
@@ -22,7 +23,8 @@ def common_start(position: Tensor, sequence: Sequence) -> int | None:
 
     A token at a time, most of the time of a small model goes into small calls: one place for all rows spares many.
     """
-    if sequence.cu_seqlens is not None or position.device.type != "cpu" or torch.compiler.is_compiling():
+    watched = torch.compiler.is_compiling() or recording()
+    if sequence.cu_seqlens is not None or position.device.type != "cpu" or watched:
         return None
     starts = position.tolist()
     return starts[0] if starts and starts.count(starts[0]) == len(starts) else None
@@ -98,28 +100,34 @@ def grow_cache(
     cache: Tensor,
     new: Tensor,
     position: Tensor,
-    valid: Callable[[], Tensor],
+    valid: Callable[[], Tensor] | None,
     needed: int,
     donate: bool,
     start: int | None = None,
 ) -> Tensor:
-    """The cache (N, C, ...) with the valid new steps (N, L, ...) of row n written from `position_n` on, or all of them
-    from `start` on where it is given.
+    """The cache (N, C, ...) with the valid new steps (N, L, ...) of row n (all of them where `valid` is None) written
+    from `position_n` on, or all of them from `start` on where it is given.
 
     With `donate` it is written in place where there is room, and otherwise grows by doubling, so that a stream of
     single steps costs O(1) copies each.
     """
     capacity = cache.shape[1]
     if needed > capacity or not donate:
-        room = max(needed, 2 * capacity) if donate and capacity else needed
-        wider = new.new_zeros(new.shape[0], room, *new.shape[2:])
-        kept = min(capacity, room)
-        wider[:, :kept] = cache[:, :kept]
-        cache = wider
+        cache = widen_cache(cache, max(needed, 2 * capacity) if donate and capacity else needed)
     if start is not None:
         cache[:, start : start + new.shape[1]] = new
         return cache
-    real = valid()
     rows = torch.arange(new.shape[0], device=new.device).unsqueeze(1)
     places = position.unsqueeze(1) + torch.arange(new.shape[1], device=new.device)
+    if valid is None:
+        return cache.index_put_((rows, places), new.to(cache.dtype))
+    real = valid()
     return cache.index_put_((rows.expand_as(places)[real], places[real]), new[real].to(cache.dtype))
+
+
+def widen_cache(cache: Tensor, room: int) -> Tensor:
+    """A copy of the cache (N, C, ...) with room for so many steps, zero where it had none."""
+    kept = min(cache.shape[1], room)
+    wider = cache.new_zeros(cache.shape[0], room, *cache.shape[2:])
+    wider[:, :kept] = cache[:, :kept]
+    return wider

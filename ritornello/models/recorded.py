@@ -1,0 +1,207 @@
+"""A step of a model, recorded: one token after another without the Python between its calls.
+
+The numbers are those of the calls that were recorded, bit for bit. A layer whose state grows, or which looks at numbers
+in Python, is called as it always is, in its place among the recorded calls.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ritornello.kernels import registry
+from ritornello.kernels.tape import NotRecordable, Tape
+from ritornello.layers import Call, Layer
+from ritornello.method import Auto
+from ritornello.sequence import Sequence
+from ritornello.state import State, map_tensors
+from ritornello.typing import Tensor
+
+if TYPE_CHECKING:
+    from ritornello.models.language_model import LanguageModel
+
+__all__ = ["RecordedStep", "recordable"]
+
+
+def recordable(model: LanguageModel) -> bool:
+    """Whether nobody watches the model's calls, and its weights are where their calls are short: on a CPU."""
+    around = _Surroundings.of(model)
+    return (
+        all(p.device.type == "cpu" for p in model.parameters())
+        and not registry.explaining()
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and around.hold()
+    )
+
+
+class RecordedStep:
+    """``step(ids) -> logits``, as ``model(ids, state, logits="last")`` with a state that goes on from call to call.
+
+    Args:
+        model: a language model on a CPU.
+        ids: (B, 1) the next token of each row; it is read.
+        state: of what was read before; it is not changed.
+        room: for how many steps at least a state that grows is given memory.
+
+    Attributes:
+        logits: (B, vocab), of the last step; the next one writes over it.
+        room, left: for how many steps there is memory where a state grows, and how many of them are left
+            (without end where none does).
+        called: the layers that are called and not played, with the reason.
+
+    Raises:
+        NotRecordable: the model's own part of a step looks at numbers in Python.
+    """
+
+    def __init__(self, model: LanguageModel, ids: Tensor, state: State, room: int = 64):
+        self._around = _Surroundings.of(model)
+        self.called: dict[str, str] = {}
+        self.room, self.left = room, math.inf
+        self._tape = Tape()
+        self._ids = ids.clone()
+        self._state = map_tensors(torch.clone, state)
+        self._parts: dict[int, State | _Called] = {}  # by the identity of a layer's part of that
+        self._foreign: set[str] = set()
+        call = Call(Sequence.of(ids), Auto(), donate=True, entering=self._enter)
+        with self._tape.record():
+            self.logits, new = model.read(self._ids, self._state, call)
+            _settle(self._state, new, self._parts)
+        self._carry = call.carry
+        self._kept = {k: v for k, v in call.carry.items() if k not in self._foreign}
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        self._ids.copy_(ids)
+        if self.called:
+            self._carry.clear()
+            self._carry.update(self._kept)
+        self.left -= 1
+        self._tape.play()
+        return self.logits
+
+    def __len__(self) -> int:
+        """How many calls a step is."""
+        return len(self._tape)
+
+    def holds(self) -> bool:
+        """Whether another step would be the same calls: there is room, and weights, threads and backend are as they
+        were."""
+        return self.left > 0 and self._around.hold()
+
+    def state(self) -> State:
+        """What has been read, as a value that stays as it is."""
+        return self._taken(self._state)
+
+    def _taken(self, state: State) -> State:
+        part = self._parts.get(id(state), state)
+        if isinstance(part, _Called):
+            return part.give()
+        leaves = {n: self._taken(leaf) if isinstance(leaf, State) else leaf.clone() for n, leaf in part.leaves.items()}
+        return replace(part, leaves=leaves)
+
+    # ------------------------------------------------------------------------------------------------- while recording
+
+    def _enter(self, layer: Any, x: Tensor, state: State, call: Call) -> tuple[Tensor, State]:
+        """A layer of the model: recorded, or called where it cannot be."""
+        if not isinstance(layer, Layer):
+            return layer.advance(x, state, call)
+        start, before = len(self._tape), dict(call.carry)
+        with self._tape.pause():
+            roomy = replace(state, leaves=layer.reserve(state.leaves, self.room))
+            given = map_tensors(torch.clone, state)
+        if any(roomy.leaves[name] is not leaf for name, leaf in state.leaves.items()):
+            self.left = self.room - 1
+        try:
+            y, new = layer.advance(x, roomy, call)
+            _settle(roomy, new)
+            self._parts[id(state)] = roomy
+        except NotRecordable as reason:
+            self._tape.cut(start)
+            self.called[layer.kind] = str(reason)
+            call.carry.clear()
+            call.carry.update(before)
+            with self._tape.pause():
+                called = _Called(layer, x, given, replace(call, entering=None))
+                y = called.advance()
+            self._foreign |= call.carry.keys() - before.keys()
+            self._parts[id(state)] = called
+            self._tape.add(called.play)
+        return y, state
+
+
+class _Called:
+    """A layer that is called at every step, with its input and its output in place."""
+
+    def __init__(self, layer: Layer, x: Tensor, state: State, call: Call):
+        self._layer, self._x, self._state, self._call = layer, x, state, call
+        self._owned = True
+        self._y: Any = None
+
+    def advance(self) -> Tensor:
+        self._y, self._state = self._layer.advance(self._x, self._state, replace(self._call, donate=self._owned))
+        self._owned = True
+        return self._y
+
+    def play(self) -> None:
+        place = self._y
+        place.copy_(self.advance())
+        self._y = place
+
+    def give(self) -> State:
+        """The state, which from now on is not ours to write to."""
+        self._owned = False
+        return self._state
+
+
+def _settle(old: State, new: State, parts: Any = ()) -> None:
+    """Write the new state where the old one lies, and record that; those of `parts` have been seen to."""
+    leaves: list[tuple[Any, Any]] = [(old.leaves[name], leaf) for name, leaf in new.leaves.items()]
+    ours = {b.untyped_storage()._cdata for b, _ in leaves if isinstance(b, torch.Tensor)}
+    writes = []
+    for before, after in leaves:
+        if isinstance(before, State):
+            if id(before) not in parts:
+                _settle(before, after, parts)
+        elif before.shape != after.shape or before.dtype != after.dtype:
+            raise NotRecordable("its state grows")
+        elif before.data_ptr() != after.data_ptr() or before.stride() != after.stride():
+            # A new leaf may be a view of what another one is written to: then it is read first.
+            writes.append((before, after.clone() if after.untyped_storage()._cdata in ours else after))
+    for before, after in writes:
+        before.copy_(after)
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What a recording rests on, and which somebody might change between two steps."""
+
+    model: Any
+    children: list[tuple[dict[str, Any], str, Any]]
+    modules: list[Any]
+    versions: list[tuple[Tensor, int, int]]
+    settings: Any
+
+    @staticmethod
+    def of(model: Any) -> _Surroundings:
+        modules = list(model.modules())
+        dicts = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
+        children = [(d, name, child) for d in dicts for name, child in d.items()]
+        tensors = [c for _, _, c in children if isinstance(c, torch.Tensor)]
+        versions = [(t, t._version, t.data_ptr()) for t in tensors]
+        return _Surroundings(model, children, modules, versions, _settings(model))
+
+    def hold(self) -> bool:
+        return (
+            self.settings == _settings(self.model)
+            and all(d.get(name) is child for d, name, child in self.children)
+            and all(t._version == version and t.data_ptr() == place for t, version, place in self.versions)
+            and not any(m._forward_hooks or m._forward_pre_hooks for m in self.modules)
+        )
+
+
+def _settings(model: Any) -> Any:
+    return model.training, registry.forced(), registry.explaining(), torch.get_num_threads()
