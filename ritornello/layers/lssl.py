@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -66,7 +67,10 @@ class LSSL(Layer):
             raise InputError(f"`operator` of {self.kind} is {operator!r}. {nearest(str(operator), OPERATORS)}")
         if not 0 < step_min <= step_max:
             raise InputError(f"`step_min`, `step_max` of {self.kind} are {step_min}, {step_max}; wanted 0 < min ≤ max.")
-        A, B = OPERATORS[operator](state_size)
+        with torch.device(
+            "cpu"
+        ):  # they are no weights: a model that is outlined on the meta device needs their numbers
+            A, B = OPERATORS[operator](state_size)
         system = DenseSystem(A, B, width, step_min, step_max)
         self.operator = operator
         self.cell = LTICell(system, width, state_size)
