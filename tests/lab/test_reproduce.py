@@ -15,6 +15,7 @@ from ritornello.lab.reproduce import CLAIMS, Claim, Trial, choose, min_gru, repr
 from ritornello.lab.reproduce import run as running
 from ritornello.lab.reproduce.claim import CONFIRMED, REFUTED
 from ritornello.lab.reproduce.min_gru import MIN_GRU, SourceCode
+from ritornello.lab.reproduce.passing import StatePassing
 from tests.lab.comparisons import Echo, Here
 
 TOY = Claim(
@@ -162,6 +163,31 @@ def test_the_command_line(toy, capsys):
 def test_mistakes(argv, told, capsys):
     assert main(["reproduce", *argv]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_states_are_passed_on(toy):
+    """Training goes on from the state before it; what is scored begins in zero all the same."""
+    task = Echo()
+    torch.manual_seed(0)
+    learner = StatePassing(build("min_gru", task, 16, 1), task, 1e-3, 0)
+    first = task.sample(8, generator=torch.Generator().manual_seed(0)).inputs
+    torch.testing.assert_close(learner._hidden(first), learner.model.hidden(first)[0])
+    after = learner.model.hidden(first)[1]
+    torch.testing.assert_close(learner._hidden(first), learner.model.hidden(first, after)[0])
+    assert learner.carried is not None
+    assert not any(t.requires_grad for t in learner.carried.tensors())
+
+
+def test_what_is_kept_of_a_shorter_length(toy):
+    claim = replace(toy, kept_from=6, trials=(replace(toy.trials[0], passing=True), toy.trials[1]))
+    passed, plain = (w | {"steps": 1} for w in (claim.work(1)[0], claim.work(1)[-1]))
+    found = running.perform(passed, lambda part: None)
+    assert found["score"] == pytest.approx(max(0, found["raw"] - 0.25) / max(1e-9, found["before"] - 0.25))
+    assert running._is(found, passed)
+    other = {**passed}
+    del other["passing"]
+    assert not running._is(found, other), "a run that passed states on is not one that did not"
+    assert "passing" not in plain
 
 
 def test_scores_go_from_chance_to_best(toy):

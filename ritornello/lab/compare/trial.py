@@ -69,10 +69,14 @@ class Learner:
     def _loss(self, batch: Batch) -> Tensor:
         """The task's loss, with outputs only where they count: a vocabulary of thousands at every step costs more than
         the layers."""
-        hidden, _ = self.model.hidden(batch.inputs)
+        hidden = self._hidden(batch.inputs)
         where = batch.mask
         counted = Batch(batch.inputs, batch.targets[where].unsqueeze(0), where[where].unsqueeze(0))
         return self.task.loss(self.model.head(hidden[where]).unsqueeze(0), counted)
+
+    def _hidden(self, inputs: Tensor) -> Tensor:
+        """What the head reads, (B, T, width)."""
+        return self.model.hidden(inputs)[0]
 
     @torch.no_grad()
     def validate(self) -> float:

@@ -13,6 +13,9 @@ CONFIRMED, REFUTED = "as published", "not as published"
 
 Row = tuple[str, str, Sequence[float], bool]
 
+OPTIONAL = ("passing", "kept_from")
+"""What is in the work of a run only where it applies."""
+
 SCORING = 2
 """Is raised when the same run would be scored otherwise, so that kept runs of before are done again."""
 
@@ -30,6 +33,7 @@ class Trial:
         at_least, at_most: of the score's median over the seeds; it goes from chance, 0, to the best possible, 1.
         fields: of the task, where they differ from the claim's.
         name: for a reader; the layer where empty.
+        passing: whether training begins in the states in which other sequences ended (`StatePassing`).
     """
 
     layer: str
@@ -37,6 +41,7 @@ class Trial:
     at_most: float | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    passing: bool = False
 
     @property
     def title(self) -> str:
@@ -64,6 +69,7 @@ class Claim:
         source: where.
         task: its small preset, with `fields`.
         length: at which is scored.
+        kept_from: a length; the score is the part of the score there that is left at `length`.
         trials: the contenders.
         steps: of each training.
         depth, width: of the models.
@@ -82,6 +88,7 @@ class Claim:
     fields: Mapping[str, Any] = field(default_factory=dict)
     rates: Sequence[float] = RATES
     note: str = ""
+    kept_from: int | None = None
 
     def work(self, seeds: int) -> list[dict[str, Any]]:
         """The runs, for the workers."""
@@ -90,6 +97,8 @@ class Claim:
                 "kind": "learn", "claim": self.name, "trial": i, "layer": trial.layer, "task": self.task,
                 "fields": {**self.fields, **trial.fields}, "length": self.length, "steps": self.steps,
                 "depth": self.depth, "width": self.width, "lr": lr, "seed": seed, "scoring": SCORING,
+                **({"passing": True} if trial.passing else {}),
+                **({"kept_from": self.kept_from} if self.kept_from else {}),
             }
             for i, trial in enumerate(self.trials)
             for lr in self.rates

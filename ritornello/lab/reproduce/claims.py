@@ -14,6 +14,7 @@ LEARNS, DOES_NOT = 0.9, 0.2
 """Of scores from chance, 0, to the best, 1: of parity, 95 and 60 % right."""
 
 GRAZZI = "Grazzi et al. 2024, arXiv:2411.12537, table 3 (2 layers, width 128)"
+STUFFED = "Chen et al. 2024, arXiv:2410.07145; the cure: Buitrago & Gu 2025, arXiv:2507.02782, figure 1"
 BECK = "Beck et al. 2024, arXiv:2405.04517, section 4.1; Merrill et al. 2024, arXiv:2404.08819"
 
 _ALL = (
@@ -88,6 +89,39 @@ _ALL = (
             Trial("attention:window=8+based:key_size=16", at_least=0.9, name="window 8, K = 16: 153 features"),
         ),
         steps=800,
+    ),
+    Claim(
+        name="state_collapse",
+        claimed="Beyond the length of training Mamba-2 loses what it can, in states that it has not met; trained from "
+        "the states in which other sequences ended, it keeps it.",
+        source=STUFFED,
+        task="text",
+        fields={"train_length": 64},
+        length=1024,
+        kept_from=64,
+        trials=(
+            Trial("mamba2", at_most=0.7, name="Mamba-2, begun in zero"),
+            Trial("mamba2", at_least=0.95, passing=True, name="Mamba-2, begun in passed states"),
+        ),
+        steps=600,
+        rates=(1e-2,),
+        note="Scored is the part of the accuracy at the length of training that is left at 16 times it. Published are "
+        "models of 130 million parameters and more, in which the loss explodes.",
+    ),
+    Claim(
+        name="lower_bounds",
+        claimed="HGRN's lower bounds on the forget gate, rising from layer to layer, let it learn what is far apart.",
+        source="Qin et al. 2023, arXiv:2311.04823",
+        task="adding",
+        fields={"train_length": 100},
+        length=100,
+        trials=(
+            Trial("hgrn", at_least=LEARNS, name="HGRN, learned bounds"),
+            Trial("hgrn:lower_bound=0", at_most=0.5, name="HGRN without bounds"),
+        ),
+        steps=800,
+        depth=4,
+        note="The score is 1 − error / (1/6), the error of one who does not look. The bounds rise over four layers.",
     ),
 )
 

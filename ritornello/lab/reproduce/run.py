@@ -15,8 +15,11 @@ from ritornello.lab.compare.run import default_workers
 from ritornello.lab.compare.store import Store
 from ritornello.lab.compare.trial import Learner, Limit, evaluate, train
 from ritornello.lab.reproduce import min_gru
-from ritornello.lab.reproduce.claim import Claim, Finding
+from ritornello.lab.reproduce.claim import OPTIONAL, Claim, Finding
 from ritornello.lab.reproduce.min_gru import MinGRUClaim
+from ritornello.lab.reproduce.passing import StatePassing
+from ritornello.models import SequenceModel
+from ritornello.tasks import Task
 
 __all__ = ["perform", "reproduce"]
 
@@ -31,10 +34,20 @@ def perform(work: Record, tick: Callable[[float], None]) -> Record:
     task = tasks.find(work["task"]).preset("small", **work["fields"])
     torch.manual_seed(work["seed"])
     model = build(work["layer"], task, work["width"], work["depth"])
-    learner = Learner(model, task, work["lr"], work["seed"])
+    learner = (StatePassing if work.get("passing") else Learner)(model, task, work["lr"], work["seed"])
     train(learner, Limit(work["steps"]), tick)
-    score = evaluate(model, task, [work["length"]])[work["length"]]
-    return work | {"score": min(1.0, max(0.0, task.scaled(score))), "raw": score}
+    return work | _scores(model, task, work)
+
+
+def _scores(model: SequenceModel, task: Task, work: Record) -> Record:
+    """The score from chance, 0, to the best possible, 1; or the part of it that is left of that at `kept_from`."""
+    raw = evaluate(model, task, {work["length"], work.get("kept_from", work["length"])})
+    scaled = {length: min(1.0, max(0.0, task.scaled(score))) for length, score in raw.items()}
+    found = {"score": scaled[work["length"]], "raw": raw[work["length"]]}
+    if "kept_from" not in work:
+        return found
+    before = scaled[work["kept_from"]]
+    return found | {"score": found["score"] / before if before else 0.0, "before": raw[work["kept_from"]]}
 
 
 def reproduce(
@@ -84,4 +97,5 @@ def _todo(missing: list[Record], claim: Claim | MinGRUClaim, results: Sequence[R
 
 def _is(record: Record, work: Record) -> bool:
     """Whether a record is the outcome of this very work, whichever claim asked for it."""
-    return all(record.get(name) == value for name, value in work.items() if name not in ("claim", "trial", "loop"))
+    compared = {*work, *OPTIONAL} - {"claim", "trial", "loop"}
+    return all(record.get(name) == work.get(name) for name in compared)
