@@ -40,6 +40,11 @@ class Sequence:
         """The sequences in `x` (B, T, ...), with `cu_seqlens` checked against it."""
         if cu_seqlens is None:
             return Sequence(x.shape[0], x.shape[1])
+        if not isinstance(cu_seqlens, torch.Tensor):
+            raise InputError(
+                f"`cu_seqlens` is a {type(cu_seqlens).__name__}; wanted a tensor of (N + 1,) integers: the starts of N "
+                "sequences, then the end."
+            )
         if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.is_floating_point():
             raise InputError(
                 f"`cu_seqlens` has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; wanted (N + 1,) "
@@ -227,6 +232,8 @@ class Masked:
 
     @staticmethod
     def of(x: Tensor, mask: Tensor) -> Masked:
+        if not isinstance(mask, torch.Tensor):
+            raise InputError(f"`mask` is a {type(mask).__name__}; wanted a tensor of bool, True where a step counts.")
         if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
             raise InputError(
                 f"`mask` has shape {tuple(mask.shape)} and dtype {mask.dtype}; wanted {tuple(x.shape[:2])} bool, True "

@@ -93,6 +93,7 @@ def test_masks(rows):
         (1, torch.tensor([1, 2]), "0 first"),
         (1, torch.tensor([0, 3, 2]), "never"),
         (1, torch.tensor([0, 9]), "at most the 4"),
+        (1, [0, 2], "is a list"),
     ],
 )
 def test_bad_bounds(batch, ends, says):
@@ -102,6 +103,6 @@ def test_bad_bounds(batch, ends, says):
 
 def test_bad_masks():
     x = torch.zeros(2, 4, 1)
-    for mask in (torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 4)):
+    for mask in (torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 4), [[True] * 4] * 2):
         with pytest.raises(InputError, match="True where a step counts"):
             Masked.of(x, mask)

@@ -58,7 +58,9 @@ def check_pure(cell: Cell, u: Tree, h: Tree) -> None:
         return
     name = type(cell).__name__
     devices = [x.device for x in leaves if x.device.type == "cuda"]
-    with torch.no_grad(), torch.random.fork_rng(devices):
+    # Without autocast, as methods run the steps.
+    plain = torch.autocast(leaves[0].device.type, enabled=False)
+    with torch.no_grad(), plain, torch.random.fork_rng(devices):
         before, drawn = _possessions(cell), torch.get_rng_state()
         first = _call(cell, name, u, h)
         _check_shapes(name, h, first)

@@ -121,3 +121,23 @@ def test_numbers_that_end_are_refused_with_their_time():
     x[1, 17] = -5
     with pytest.raises(rt.InputError, match=r"Root is not finite.*step 17 of sequence 1"):
         rt.run(Root(), x, method=rt.Newton())
+
+
+class Product(rt.Cell):
+    """What it returns has, under autocast, the dtype of its last product."""
+
+    state_shape = (3,)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(3))
+
+    def step(self, u, h):
+        return (h + u) @ self.weight
+
+
+def test_autocast_is_not_taken_for_an_impure_step():
+    x = torch.randn(2, 5, 3)
+    want = rt.run(Product(), x).y
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(rt.run(Product(), x).y, want)
