@@ -104,6 +104,10 @@ def test_names_of_layers():
         (["gla"], ["echo"], {"equal": "params"}, "'parameters'"),
         (["gla"], ["echo"], {"preset": "large"}, "`preset` is 'large'"),
         (["gla"], ["echo"], {"seeds": 0}, "`seeds` is 0"),
+        (["", " "], ["echo"], {}, "No layers"),
+        (["gla:hedas=2"], ["echo"], {}, "no option 'hedas'. Did you mean 'heads'"),
+        (["gla+attention:heads=3"], ["echo"], {}, "does not divide"),
+        (["mamba:state_size=big"], ["echo"], {}, "'mamba:state_size=big' of width 64 cannot be built"),
     ],
 )
 def test_mistaken_plans(layers, names, options, told):
@@ -301,6 +305,15 @@ def test_a_comparison_resumes_where_it_was_cut(tmp_path, here):
     assert len(again) == len(whole)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_two_do_not_work_in_one_folder(tmp_path, here):
+    plan = Plan.of(["min_gru"], ["echo"], "4", seeds=1, width=16, depth=1)
+    folder = Folder.open(tmp_path / "a", plan, "")
+    with folder.alone(), pytest.raises(InputError, match="Another process is at work in"):
+        compare(plan, tmp_path / "a")
+    compare(plan, tmp_path / "a")
+
+
 def test_seconds_are_kept(tmp_path, here):
     plan = Plan.of(["min_gru"], ["echo"], "1s", seeds=2, width=16, depth=1)
     _, found = compare(plan, tmp_path / "a")
@@ -311,7 +324,7 @@ def test_seconds_are_kept(tmp_path, here):
 
 
 def test_a_layer_that_fails_does_not_stop_the_others(tmp_path, here):
-    plan = Plan.of(["attention:heads=3", "min_gru"], ["echo"], "4", seeds=1, width=16, depth=1)
+    plan = Plan(("attention:heads=3", "min_gru"), ("echo",), "4 steps", seeds=1, width=16, depth=1)
     _, found = compare(plan, tmp_path / "a")
     assert {r["layer"] for r in found if r["kind"] == "run"} == {"min_gru"}
     assert any("does not divide" in r["why"] for r in found if r["kind"] == "failure")
@@ -374,6 +387,9 @@ def act(work, tick):
         raise ValueError("no luck")
     if work["do"] == "refuse":
         raise InputError("not so")
+    if work["do"] == "sleep":
+        Path(work["file"]).write_text(str(os.getpid()))
+        time.sleep(2 * PATIENCE)
     tick(0.5)
     return work["do"], torch.get_num_threads()
 
@@ -391,6 +407,32 @@ def test_a_worker_that_dies_is_recorded_and_the_rest_goes_on():
     assert told["fail"].failure.startswith("ValueError: no luck (")
     assert (told["refuse"].failure, told["refuse"].refused, told["fail"].refused) == ("not so", True, False)
     assert [o.progress for o in outcomes if o.progress is not None] == [0.5, 0.5]
+
+
+ORPHAN = """
+import sys
+from ritornello.lab.compare.pool import Pool
+from tests.lab.test_compare import act
+if __name__ == "__main__":
+    with Pool(act, 1, 1) as pool:
+        list(pool.run(lambda: {"do": "sleep", "file": sys.argv[1]}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_worker_ends_with_its_parent(tmp_path):
+    script, file = tmp_path / "orphan.py", tmp_path / "pid"
+    script.write_text(ORPHAN)
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    parent = subprocess.Popen([sys.executable, script, file], stdout=subprocess.PIPE, env=env)
+    end = time.monotonic() + PATIENCE
+    while not file.exists() or not file.read_text():
+        assert parent.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    parent.kill()
+    parent.communicate(timeout=PATIENCE)  # the end of an output that the worker has open too
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,18 @@ from ritornello.models.config import as_pattern
 from ritornello.models.pattern import parse_pattern
 from ritornello.tasks import Task
 
-__all__ = ["EQUAL", "Sizes", "build", "choose", "equal_size", "family", "measure_sizes", "pattern_model", "title"]
+__all__ = [
+    "EQUAL",
+    "Sizes",
+    "build",
+    "check",
+    "choose",
+    "equal_size",
+    "family",
+    "measure_sizes",
+    "pattern_model",
+    "title",
+]
 
 EQUAL = ("compute", "parameters", "state")
 REFERENCE = {"parameters": "attention", "state": "gated_delta_net"}
@@ -43,7 +54,7 @@ def choose(words: Iterable[str]) -> list[str]:
     families: dict[str, list[str]] = {}
     for name, cls in layers.items():
         families.setdefault(_key(cls.traits.about.family), []).append(name)
-    for word in (w.strip() for w in words):
+    for word in filter(None, (w.strip() for w in words)):
         if word == "all":
             found += layers
         elif word not in layers and _key(word) in families:
@@ -58,6 +69,19 @@ def choose(words: Iterable[str]) -> list[str]:
     if not found:
         raise InputError("No layers were given. Name some, e.g. --layers lstm,gla, or all.")
     return list(dict.fromkeys(found))
+
+
+def check(label: str, width: int) -> None:
+    """Whether a contender's options are such that it can be built at a width.
+
+    Raises:
+        InputError: they are not.
+    """
+    try:
+        with torch.device("meta"):
+            pattern_model(label, 2, 2, width, 1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{label!r} of width {width} cannot be built: {error}") from error
 
 
 def _key(family: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,27 @@ class Folder:
             return Folder(path, Plan.from_dict(values["plan"]), made)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{str(path / PLAN)!r} is no plan of a comparison ({error!r}).") from None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While one process works in the folder, no other does: two would measure each other.
+
+        Raises:
+            InputError: another one is at work.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows has other locks; there nothing is asked
+            yield
+            return
+        with open(self.path / PLAN, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it goes with the process, however that ends
+            except BlockingIOError:
+                raise InputError(
+                    f"Another process is at work in {str(self.path)!r}. Wait until it is done, or give another --out."
+                ) from None
+            yield
 
     @property
     def store(self) -> Store:

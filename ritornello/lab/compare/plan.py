@@ -67,6 +67,9 @@ class Plan:
                 raise InputError(f"`{name}` is {value}; wanted 1 or more.")
         options["width"] = options.get("width") or WIDTH[preset]
         chosen = tuple(contender.choose(layers)), tuple(choose_tasks(names))
+        for label in chosen[0]:
+            if ":" in label:  # whatever else fails, fails when its turn comes, and the others go on
+                contender.check(label, options["width"])
         return Plan(*chosen, str(Budget.parse(budget)), **options)
 
     def task(self, name: str) -> Task:
@@ -100,7 +103,7 @@ def choose_tasks(words: Iterable[str]) -> list[str]:
         InputError: an unknown task; the nearest are offered.
     """
     found: list[str] = []
-    for word in (w.strip() for w in words):
+    for word in filter(None, (w.strip() for w in words)):
         found += tasks.catalogue() if word == "all" else [tasks.find(word).name]
     if not found:
         raise InputError("No tasks were given. Name some, e.g. --task mqar,parity, or all.")

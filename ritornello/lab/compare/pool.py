@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -132,6 +134,7 @@ class Pool:
 def _serve(pipe: Connection, perform: Perform, threads: int) -> None:
     """The life of a worker. It ends when the other end of its pipe is gone, whoever closed it."""
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             work = pipe.recv()
@@ -146,3 +149,11 @@ def _serve(pipe: Connection, perform: Perform, threads: int) -> None:
                 where = f"{last.filename.rpartition('ritornello/')[2]}:{last.lineno}"
                 answer = ("failure", f"{type(error).__name__}: {error} ({where})", False)
             pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed does not finish its piece: the next comparison would be measured beside it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

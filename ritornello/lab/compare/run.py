@@ -39,10 +39,16 @@ def compare(
         The folder, and all its records.
 
     Raises:
-        InputError: the folder holds something else, or the budget is too small for every layer.
+        InputError: the folder holds something else, or another process is at work in it, or the budget is too small for
+            every layer.
     """
     folder = Folder.open(Path(out), plan, command)
-    records = folder.store.read()
+    with folder.alone():
+        return folder, _work(folder, watch)
+
+
+def _work(folder: Folder, watch: Watch) -> list[Record]:
+    plan, records = folder.plan, folder.store.read()
     agenda = Agenda(plan, records)
     threads = max(1, default_workers() // plan.workers)
     told = plan.to_dict()
@@ -63,7 +69,7 @@ def compare(
             watch(outcome, agenda)
     if refusals and not any(r["kind"] == "run" for r in records):
         raise InputError(refusals[0])
-    return folder, records
+    return records
 
 
 def _record(outcome: Outcome) -> Record:
