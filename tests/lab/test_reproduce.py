@@ -90,6 +90,14 @@ def test_the_judgement_of_min_gru():
     assert MIN_GRU.judge(times).verdict is None
 
 
+def test_min_gru_and_lstm_are_as_large():
+    sizes = [
+        build(min_gru.BLOCKS.format(layer), SourceCode(), width, 4).parameter_count
+        for layer, width in min_gru.WIDTHS.items()
+    ]
+    assert max(sizes) <= 1.05 * min(sizes)
+
+
 def test_min_gru_is_faster_than_a_loop(monkeypatch):
     monkeypatch.setattr(min_gru, "TIMED", {"batch": 2, "length": 128, "width": 8})
     assert min_gru.perform({"kind": "time", "claim": "min_gru", "part": "gru", "loop": "gru"}, print)["ratio"] > 3
