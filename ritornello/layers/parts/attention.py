@@ -82,8 +82,13 @@ def attend_window(
 
 
 def _attention(q, k, v, mask, scale, causal: bool = False) -> Tensor:
-    grouped = q.shape[2] != k.shape[2]
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    n, length, heads, size = q.shape
+    grouped = heads != k.shape[2]
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    if grouped and length == 1 and not causal:  # the heads that share keys as rows: the cache is not copied for each
+        q = q.reshape(n, k.shape[1], -1, size)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).reshape(n, 1, heads, v.shape[-1])
+    q = q.transpose(1, 2)
     o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
     return o.transpose(1, 2)
 
