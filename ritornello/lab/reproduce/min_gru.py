@@ -127,8 +127,8 @@ class MinGRUClaim:
     source: str = "Feng et al. 2024, arXiv:2410.01201, figure 1 (a T4 GPU) and section 4"
     note: str = (
         "The published speed-up is of a GPU, whose thousands of lanes stand idle in a loop. Here both run on a CPU: "
-        "the loop is of PyTorch calls, minGRU one kernel call, whose steps are computed one after the other as well. The "
-        "paper compares losses with those of Mamba and of a Transformer; that of an LSTM is asked for here."
+        "the loop is of PyTorch calls, minGRU one kernel call, whose steps are computed one after the other as well. "
+        "The paper compares losses with those of Mamba and of a Transformer; that of an LSTM is asked for here."
     )
 
     def work(self, seeds: int) -> list[dict[str, Any]]:
