@@ -104,11 +104,19 @@ pytree.register_pytree_node(
 
 def map_tensors(function: Callable[..., Tensor], state: State, *others: State) -> State:
     """A state of the same make whose tensors are `function` of those of `state` (and of `others`, leaf by leaf)."""
+    _demand(state)
     leaves = {}
     for name, leaf in state.leaves.items():
         theirs: list[Any] = [other.leaves[name] for other in others]
         leaves[name] = map_tensors(function, leaf, *theirs) if isinstance(leaf, State) else function(leaf, *theirs)
     return replace(state, leaves=leaves)
+
+
+def _demand(state: Any) -> None:
+    if not isinstance(state, State):
+        raise StateError(
+            f"`state` is a {type(state).__name__}; wanted a State, such as a layer or a model returns beside its output."
+        )
 
 
 def fork(state: State, n: int = 1) -> State:
@@ -148,6 +156,7 @@ def concat(states: Sequence[State]) -> State:
     if not states:
         raise StateError("concat was given no states; wanted at least one.")
     first = states[0]
+    _demand(first)
     for other in states[1:]:
         check(other, first.kind, first.version, first.spec)
 
@@ -172,6 +181,7 @@ def zeros_like(state: State) -> State:
 
 def nbytes(state: State) -> int:
     """The memory that the state's tensors take, in bytes."""
+    _demand(state)
     return sum(t.numel() * t.element_size() for t in state.tensors())
 
 
@@ -230,6 +240,7 @@ def save(state: State, path: str | Path, extra: Mapping[str, Any] | None = None)
 
     The file is replaced as a whole: whatever fails, an older one stays.
     """
+    _demand(state)
     header = {"ritornello_state": json.dumps(_outline(state)), "extra": json.dumps(extra)}
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in _named(state).items()}
     _files.replace(path, lambda name: save_file(tensors, name, header))

@@ -103,6 +103,24 @@ def test_other_refusals():
         rt.state.fork(some(), 0)
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        rt.state.fork,
+        rt.state.detach,
+        lambda s: rt.state.to(s, "cpu"),
+        lambda s: rt.state.rows(s, 0),
+        lambda s: rt.state.concat([s]),
+        rt.state.zeros_like,
+        rt.state.nbytes,
+        lambda s: rt.state.save(s, "never written"),
+    ],
+)
+def test_what_is_no_state_is_refused(verb):
+    with pytest.raises(StateError, match="`state` is a Tensor; wanted a State"):
+        verb(torch.zeros(2))
+
+
 def test_broken_files_are_refused(tmp_path):
     path = tmp_path / "s.safetensors"
     with pytest.raises(CheckpointError, match="no file"):
