@@ -191,17 +191,23 @@ class _Surroundings:
         dicts = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
         children = [(d, name, child) for d in dicts for name, child in d.items()]
         tensors = [c for _, _, c in children if isinstance(c, torch.Tensor)]
-        versions = [(t, t._version, t.data_ptr()) for t in tensors]
+        versions = [(t, _version(t), t.data_ptr()) for t in tensors]
         return _Surroundings(model, children, modules, versions, _settings(model))
 
     def hold(self) -> bool:
         return (
             self.settings == _settings(self.model)
             and all(d.get(name) is child for d, name, child in self.children)
-            and all(t._version == version and t.data_ptr() == place for t, version, place in self.versions)
+            and all(_version(t) == version and t.data_ptr() == place for t, version, place in self.versions)
             and not any(m._forward_hooks or m._forward_pre_hooks for m in self.modules)
         )
 
 
 def _settings(model: Any) -> Any:
-    return model.training, registry.forced(), registry.explaining(), torch.get_num_threads()
+    inference = torch.is_inference_mode_enabled()  # whose tensors are not written outside of it
+    return model.training, registry.forced(), registry.explaining(), torch.get_num_threads(), inference
+
+
+def _version(tensor: Tensor) -> int:
+    """How often it was written to; tensors of inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version

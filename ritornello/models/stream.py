@@ -65,6 +65,7 @@ class Stream:
         self._stop = torch.tensor([stop] if isinstance(stop, int) else list(stop), dtype=torch.long)
         self._ended: Tensor | None = None
         self._owned = False  # whether the state is ours alone, to be written in place
+        self._inference = False  # whether it was made in inference mode
         self._recorded: Any = None  # the RecordedStep, once there is one
         self._steps, self._record_at = 0, WORTH_IT
         self._state = model.initial_state(ids.shape[0]) if state is None else state
@@ -112,12 +113,14 @@ class Stream:
         self._stop_playing()
         if training:
             self._model.eval()  # no dropout while it writes
+        inference = torch.is_inference_mode_enabled()  # whose tensors may not be written to outside of it
+        donate = self._owned and inference == self._inference
         try:
-            out, self._state = self._model(ids, self._state, mask=mask, logits=logits, donate=self._owned)
+            out, self._state = self._model(ids, self._state, mask=mask, logits=logits, donate=donate)
         finally:
             if training:
                 self._model.train()
-        self._owned = True
+        self._owned, self._inference = True, inference
         return out
 
     # ------------------------------------------------------------------------------- steps that are recorded and played

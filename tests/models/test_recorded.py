@@ -173,3 +173,18 @@ def test_a_stream_sees_what_is_done_to_its_model(monkeypatch) -> None:
     monkeypatch.setattr(streams, "WORTH_IT", 10**9)
     assert played == list(text())
     assert len(made) == 2
+
+
+def test_inference_mode_comes_and_goes(monkeypatch) -> None:
+    model = model_of("gla", "attention")
+    prompt = torch.ones(1, 3, dtype=torch.long)
+
+    def text():
+        stream = model.stream(prompt, max_new_tokens=100, temperature=0)
+        for i in range(100):
+            with torch.inference_mode(i // 25 % 2 == 0):
+                yield int(next(stream))
+
+    played = list(text())
+    monkeypatch.setattr(streams, "WORTH_IT", 10**9)
+    assert played == list(text())
