@@ -14,6 +14,7 @@ from ritornello.errors import InputError, nearest
 from ritornello.layers.base import Call, Leaf
 from ritornello.layers.parts.rotary import angles, turn
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
+from ritornello.sequence import Sequence
 from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["GatedAttention", "laplace"]
@@ -45,15 +46,17 @@ class RelativeBias(nn.Module):
         shape = (length,) if positions == "simple" else (2, size)
         self.weight = nn.Parameter(STD * torch.randn(shape))
 
-    def forward(self, dtype: torch.dtype) -> Tensor:
+    def forward(self, dtype: torch.dtype, carry: dict[str, Any]) -> Tensor:
         """(length,), by distance."""
         weight = self.weight.to(dtype)
         if weight.dim() == 1:
             return weight
         a, b = weight
-        steps = torch.arange(self.length, device=weight.device).unsqueeze(0)
-        turned = turn(a.expand(1, self.length, 1, -1), *angles(steps, a.shape[0], 10_000.0, dtype))
-        return (turned[0, :, 0] * b).sum(-1)
+        key = f"angles of {a.shape[0]} over {self.length}, {dtype}"  # the same for all layers of a model
+        if key not in carry:
+            steps = torch.arange(self.length, device=weight.device).unsqueeze(0)
+            carry[key] = angles(steps, a.shape[0], 10_000.0, dtype)
+        return (turn(a.expand(1, self.length, 1, -1), *carry[key])[0, :, 0] * b).sum(-1)
 
 
 class GatedAttention(nn.Module):
@@ -145,34 +148,46 @@ class GatedAttention(nn.Module):
 
     def _read(self, q: Tensor, k: Tensor, v: Tensor, state: Mapping[str, Any], call: Call) -> tuple[Tensor, dict]:
         sequence, phase, size = call.sequence, state["phase"], self.chunk_size
-        slot = torch.arange(size, device=phase.device)
-        begun = (slot < phase.unsqueeze(1)).unsqueeze(-1)
-
-        def chunked(new: Tensor, old: Tensor) -> Tensor:
-            """(N, M, size, ·), with the steps of earlier calls in the first slots."""
-            cut = sequence.chunk(new, phase, size)[0]
-            first = torch.where(begun, F.pad(old.to(new.dtype), (0, 0, 0, 1)), cut[:, 0])
-            return torch.cat([first.unsqueeze(1), cut[:, 1:]], 1)
-
-        k, v = chunked(k, state["k"]), chunked(v, state["v"])
         if sequence.length < size and sequence.cu_seqlens is None:
             # Fewer steps than slots, perhaps one: each looks at all slots and sees those of its chunk.
             own = phase.unsqueeze(1) + torch.arange(sequence.length, device=phase.device)
-            o = self._attend(q, k.flatten(1, 2), v.flatten(1, 2), own)
+            k, v = self._placed(k, state["k"], own), self._placed(v, state["v"], own)
+            o = self._attend(q, k, v, own, call.carry)
+            k, v = k.unflatten(1, (-1, size)), v.unflatten(1, (-1, size))
         else:
-            o = sequence.unchunk(self._attend(sequence.chunk(q, phase, size)[0], k, v, slot), phase)
+            k, v = self._chunked(k, state["k"], phase, sequence), self._chunked(v, state["v"], phase, sequence)
+            slot = torch.arange(size, device=phase.device)
+            o = self._attend(sequence.chunk(q, phase, size)[0], k, v, slot, call.carry)
+            o = sequence.unchunk(o, phase)
         reached = phase + sequence.lengths(phase.device)
-        last = (reached // size).clamp(max=k.shape[1] - 1)
-        row = torch.arange(phase.shape[0], device=phase.device)
-        return o, {"k": k[row, last, :-1], "v": v[row, last, :-1], "phase": reached % size}
+        if k.shape[1] == 1:  # what a full chunk leaves behind is not looked at: no need to choose, or to copy
+            kept = {"k": k[:, 0, :-1], "v": v[:, 0, :-1]}
+        else:
+            row, last = torch.arange(k.shape[0], device=k.device), (reached // size).clamp(max=k.shape[1] - 1)
+            kept = {"k": k[row, last, :-1], "v": v[row, last, :-1]}
+        return o, {**kept, "phase": reached % size}
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, own: Tensor) -> Tensor:
+    def _placed(self, new: Tensor, old: Tensor, places: Tensor) -> Tensor:
+        """The slots of one chunk or two, (N, S, ·), with the steps of earlier calls and the new ones."""
+        slots = self.chunk_size * (1 if new.shape[1] == 1 else 2)
+        room = F.pad(old.to(new.dtype), (0, 0, 0, slots - old.shape[1]))
+        row = torch.arange(new.shape[0], device=new.device).unsqueeze(1)
+        return room.index_put_((row, places), new)
+
+    def _chunked(self, new: Tensor, old: Tensor, phase: Tensor, sequence: Sequence) -> Tensor:
+        """(N, M, size, ·), with the steps of earlier calls in the first slots."""
+        cut = sequence.chunk(new, phase, self.chunk_size)[0]
+        begun = torch.arange(self.chunk_size, device=phase.device) < phase.unsqueeze(1)
+        first = torch.where(begun.unsqueeze(-1), F.pad(old.to(new.dtype), (0, 0, 0, 1)), cut[:, 0])
+        return torch.cat([first.unsqueeze(1), cut[:, 1:]], 1)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, own: Tensor, carry: dict[str, Any]) -> Tensor:
         """q (..., L, K) in the slots `own` (..., L), k and v (..., S, ·) in the slots 0 … S − 1 → (..., L, ·). A slot
         sees those of its chunk up to itself."""
         slot, wide = torch.arange(k.shape[-2], device=q.device), accumulation_dtype(q.dtype)
         back, own = own.unsqueeze(-1) - slot, own.unsqueeze(-1)
         seen = (back >= 0) & (back <= own % self.chunk_size)
-        bias = self.bias(wide)[back.clamp(0, self.chunk_size - 1)]
+        bias = self.bias(wide, carry)[back.clamp(0, self.chunk_size - 1)]
         scores = (q @ k.mT).to(wide)
         if self.function == "softmax":
             weights = (scores * self.key_size**-0.5 + bias).masked_fill(~seen, float("-inf")).softmax(-1)
