@@ -115,7 +115,7 @@ def map_tensors(function: Callable[..., Tensor], state: State, *others: State) -
 def _demand(state: Any) -> None:
     if not isinstance(state, State):
         raise StateError(
-            f"`state` is a {type(state).__name__}; wanted a State, such as a layer or a model returns beside its output."
+            f"`state` is a {type(state).__name__}; wanted a State, as a layer or a model returns it beside the output."
         )
 
 

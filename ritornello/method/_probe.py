@@ -89,7 +89,7 @@ def _call(cell: Cell, name: str, u: Tree, h: Tree) -> Tree:
             f"The step of {name} changes its arguments in place; methods call it more than once with the same ones. "
             "Return new tensors: h = h + x instead of h += x."
         )
-    return pytree.tree_map(torch.clone, result)
+    return pytree.tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, result)
 
 
 def _same(one: Tree, two: Tree) -> bool:

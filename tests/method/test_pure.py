@@ -67,6 +67,11 @@ class Remembering(Base):
         return torch.tanh(u + h + self.seen)
 
 
+class Silent(Base):
+    def step(self, u, h):
+        h = h + u  # and no return
+
+
 class Mixing(Base):
     def step(self, u, h):
         return torch.tanh(u + h - h.mean(0) + u.mean(0))
@@ -78,6 +83,7 @@ REFUSED = {
     Wider: r"state of \(3,\) float32, and returned \(6,\) float32.*initial_state",
     Rounded: r"returned \(3,\) float16.*to\(h.dtype\)",
     Nested: "Return the same nest",
+    Silent: r"state of \(3,\) float32, and returned None",
     Broken: "returned NaN.*clamp",
     Random: "draws random numbers.*drive",
     Counting: "keeps something from call to call.*drive",
