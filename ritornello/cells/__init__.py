@@ -9,6 +9,7 @@ from ritornello.cells.ema import EMACell
 from ritornello.cells.fp_rnn import FPRNNCell
 from ritornello.cells.gru import GRUCell
 from ritornello.cells.hgrn import HGRUCell
+from ritornello.cells.implicit_ssm import ImplicitSSMCell
 from ritornello.cells.indrnn import IndRNNCell
 from ritornello.cells.lmu import LMUCell
 from ritornello.cells.lru import LRUCell
@@ -39,6 +40,7 @@ __all__ = [
     "FPRNNCell",
     "GRUCell",
     "HGRUCell",
+    "ImplicitSSMCell",
     "IndRNNCell",
     "LMUCell",
     "LRUCell",

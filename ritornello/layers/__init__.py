@@ -22,6 +22,7 @@ from ritornello.layers.gla import GLA
 from ritornello.layers.gru import GRU
 from ritornello.layers.hgrn import HGRN
 from ritornello.layers.hgrn2 import HGRN2
+from ritornello.layers.implicit_ssm import ImplicitSSM
 from ritornello.layers.indrnn import IndRNN
 from ritornello.layers.kda import KDA
 from ritornello.layers.lightnet import LightNet
@@ -85,6 +86,7 @@ for _layer in (
     GRU,
     HGRN,
     HGRN2,
+    ImplicitSSM,
     IndRNN,
     KDA,
     LightNet,
@@ -174,6 +176,7 @@ __all__ = [
     "ForgettingAttention",
     "GatedDeltaNet",
     "GatedMLP",
+    "ImplicitSSM",
     "IndRNN",
     "Layer",
     "Leaf",

@@ -7,6 +7,7 @@ from torch.utils import _pytree as pytree
 
 import ritornello as rt
 from ritornello import cells
+from ritornello.layers.parts.gates import StepDecay
 
 SIZE = 6
 
@@ -18,6 +19,10 @@ def _inputs(length: int, dtype: torch.dtype) -> torch.Tensor:
 def _m2rnn_inputs(length: int, dtype: torch.dtype):
     q, k, v = (torch.randn(2, length, 2, 3, dtype=dtype) for _ in range(3))
     return q, k, v, torch.rand(2, length, 2, dtype=dtype)
+
+
+def _projected(length: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(2, length, 2 * 6 + 2 * 4 + 2, dtype=dtype)
 
 
 class _Leaks(torch.nn.Module):
@@ -35,13 +40,14 @@ def _lmu() -> rt.Cell:
 
 SPECIAL = {
     "FPRNNCell": lambda: cells.FPRNNCell(SIZE),
+    "ImplicitSSMCell": lambda: cells.ImplicitSSMCell(SIZE, 2, 3, 4, StepDecay(2)),
     "LMUCell": _lmu,
     "LTICell": lambda: cells.LTICell(_Leaks(), SIZE, 2),
     "M2RNNCell": lambda: cells.M2RNNCell(2, 3, 3),
     "SRUCell": lambda: cells.SRUCell(SIZE),
     "WaveRNNCell": lambda: cells.WaveRNNCell(SIZE, 1, SIZE, activation="tanh"),
 }
-INPUTS = {"M2RNNCell": _m2rnn_inputs}
+INPUTS = {"ImplicitSSMCell": _projected, "M2RNNCell": _m2rnn_inputs}
 UNSTABLE = {"BilinearCell", "WaveRNNCell", "M2RNNCell"}
 """Cells that start on the edge of stability, where rounding errors of float32 add up over thousands of steps."""
 
