@@ -88,8 +88,25 @@ def test_findings_tell_leaders_and_losers(tmp_path):
     assert [cell.layer for cell in summary.leaders("echo")] == ["attention"]
     text = report(tmp_path)["report.md"]
     assert "attention leads with 99.2 % at length 6" in text
-    assert "1 of 4 solve it" in text
-    assert "1 stay at chance" in text
+    assert "1 of 4 solves it (95 % of the way from chance), 1 stays at chance." in text
+
+
+def test_where_nothing_is_learnt_nobody_leads(tmp_path):
+    plan = Plan.of(LAYERS, ["parity"], "20s")
+    found = records(plan)
+    for record in found:
+        if record["kind"] == "run":
+            record["scores"] = dict.fromkeys(record["scores"], 0.51)
+    text = write_report(Folder.open(tmp_path, plan, ""), found)[1].read_text(encoding="utf-8")
+    assert "At length 40 none of 4 layers leaves chance within this budget." in text
+    assert "leads" not in text
+
+
+def test_a_table_has_one_unit_for_a_score_and_its_interval(tmp_path):
+    page = report(tmp_path)["report.html"]
+    assert re.search(r'<td data-v="0\.99\d*">99\.2</td><td data-v="0\.018\d*">1\.9</td>', page)
+    assert '<td data-v="0.875">87.5</td>' in page, "published, of the same measure"
+    assert '<td data-v="1.0"><small>scaled accuracy</small> 1</td>' in page
 
 
 def test_what_failed_is_told(tmp_path):
@@ -142,7 +159,7 @@ def test_axes():
     assert (log.at(log.low), log.at(log.high)) == pytest.approx((0, 1))
     assert Axis.over("", [3.0, 3.0]).at(3.0) == 0
     assert len(Axis.over("", [40, 160], log=True).ticks) == 2
-    assert [svg.short(v) for v in (0.25, 40, 1500, 16384, 2e6)] == ["0.25", "40", "1.5k", "16.4k", "2M"]
+    assert [svg.short(v) for v in (0.25, 40, 2048, 16384, 2e6)] == ["0.25", "40", "2048", "16.4k", "2M"]
 
 
 def test_names_beside_lines_do_not_meet():
@@ -152,6 +169,18 @@ def test_names_beside_lines_do_not_meet():
     assert len(shown) > 3
     assert min(b - a for a, b in pairwise(shown)) >= svg.LABEL_HEIGHT - 0.2
     assert drawn.count("label hidden") == 30 - len(shown)
+
+
+def test_few_names_are_all_shown_and_long_ones_cut():
+    long = "gla + attention:window=16"
+    lines = [Series(str(i), long if i == 1 else f"line {i}", 0, [(0, 0.5), (1, 0.98)]) for i in range(12)]
+    drawn = svg.lines(Axis("x", 0, 1), Axis("y", 0, 1), lines)
+    shown = sorted(float(y) for y in re.findall(r'class="label" x="[\d.]+" y="([\d.]+)"', drawn))
+    assert len(shown) == 12
+    assert min(b - a for a, b in pairwise(shown)) >= svg.LABEL_HEIGHT - 0.2
+    assert min(shown) > svg.TOP
+    assert f">{long[:17]}…</text>" in drawn
+    assert f"<title>{long}" in drawn
 
 
 # ------------------------------------------------------------------------------------------------------- in a browser

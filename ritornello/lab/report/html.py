@@ -11,7 +11,8 @@ from ritornello.lab.compare.folder import Folder
 from ritornello.lab.report import charts
 from ritornello.lab.report.summary import Cell, Summary, published
 from ritornello.lab.report.svg import short
-from ritornello.lab.report.words import METHOD, findings, in_words
+from ritornello.lab.report.words import METHOD, findings, in_words, plural
+from ritornello.tasks import Figure
 
 __all__ = ["page"]
 
@@ -25,7 +26,7 @@ def page(folder: Folder, summary: Summary) -> str:
     plan = summary.plan
     names = ", ".join(task.about.title for task in summary.tasks.values())
     body = [
-        f"<h1>{len(plan.layers)} layer{_s(plan.layers)} on {len(plan.tasks)} task{_s(plan.tasks)}</h1>",
+        f"<h1>{plural(plan.layers, 'layer')} on {plural(plan.tasks, 'task')}</h1>",
         f'<p class="soft">{escape(names)}</p>',
         _facts(summary),
         f"<pre>{escape(folder.made['command'] or 'made by a program')}</pre>",
@@ -48,13 +49,9 @@ def page(folder: Folder, summary: Summary) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Ritornello: {len(plan.layers)} layers, {escape(', '.join(plan.tasks))}</title>"
+        f"<title>Ritornello: {plural(plan.layers, 'layer')}, {escape(', '.join(plan.tasks))}</title>"
         f"<style>{style}</style></head>\n<body><main>{''.join(body)}</main><script>{script}</script></body></html>\n"
     )
-
-
-def _s(things: Iterable[object]) -> str:
-    return "" if len(list(things)) == 1 else "s"
 
 
 def _facts(summary: Summary) -> str:
@@ -129,7 +126,7 @@ def _heat(cell: Cell | None) -> str:
 
 
 def _view(cell: Cell, value: float, half: float | None) -> str:
-    note = "" if half is None else f"± {_score(cell, half)}"
+    note = "" if half is None else f"± {_half(cell, half)}"
     return f"{_score(cell, value)}|{cell.scaled(value):.3f}|{note}"
 
 
@@ -148,10 +145,10 @@ def _table(summary: Summary) -> str:
         figure = published(cell.task, cell.layer)
         values: list[tuple[str, object]] = [
             (_score(cell, cell.trained.value), cell.trained.value),
-            _half(cell.trained.half_width),
+            (_half(cell, cell.trained.half_width), cell.trained.half_width),
             (_score(cell, cell.longest.value), cell.longest.value),
-            _half(cell.longest.half_width),
-            (f"{figure.value:g}", figure.value) if figure else ("", ""),
+            (_half(cell, cell.longest.half_width), cell.longest.half_width),
+            (_figure(cell, figure), figure.value) if figure else ("", ""),
             (f"{cell.sweep['parameters']:,}", cell.sweep["parameters"]),
             (f"{cell.sweep['state_bytes']:,}", cell.sweep["state_bytes"]),
             (str(run["width"]), run["width"]),
@@ -160,7 +157,7 @@ def _table(summary: Summary) -> str:
             (short(run["tokens"]), run["tokens"]),
             (f"{run['seconds']:.1f}", run["seconds"]),
         ]
-        tail = "".join(f'<td data-v="{v}">{text}</td>' for text, v in values)
+        tail = "".join(f'<td data-v="{"" if v is None else v}">{text}</td>' for text, v in values)
         name = f"<td>{escape(cell.task.name)}</td>"
         rows.append(
             f'<tr data-layer="{escape(cell.layer, quote=True)}">{_layer_cell(summary, cell.layer)}{name}{tail}</tr>'
@@ -168,8 +165,16 @@ def _table(summary: Summary) -> str:
     return _rows(heads, rows)
 
 
-def _half(half: float | None) -> tuple[str, object]:
-    return ("", "") if half is None else (f"{half:.3f}", half)
+def _half(cell: Cell, half: float | None) -> str:
+    """Half an interval in the unit of `_score`; of an error its first two digits."""
+    return "" if half is None else _score(cell, half) if cell.task.about.metric == "accuracy" else f"{half:.2g}"
+
+
+def _figure(cell: Cell, figure: Figure) -> str:
+    """A published figure in the unit of `_score`, with what it measures where that is something else."""
+    if figure.measure == cell.task.about.metric:
+        return _score(cell, figure.value)
+    return f"<small>{escape(figure.measure)}</small> {figure.value:g}"
 
 
 def _published(summary: Summary) -> str:

@@ -10,8 +10,9 @@ from html import escape
 __all__ = ["Axis", "Series", "lines", "points"]
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 46, 100, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 52, 112, 12, 40
 LABEL_HEIGHT, LETTER = 12, 6.2
+MOST_LETTERS = 18
 """What a name takes."""
 
 DOT = 4.5
@@ -70,7 +71,7 @@ class Series:
 
 def lines(x: Axis, y: Axis, series: Sequence[Series], rules: Sequence[tuple[float, str]] = ()) -> str:
     """Lines, with their bands behind them; `rules` are horizontal lines with a name, such as chance."""
-    parts = [_frame(x, y), *(_rule(y, value, name) for value, name in rules)]
+    parts = [_frame(x, y), *(_rule(y, value) for value, _ in rules)]
     for s in reversed(series):  # the best lies on top
         where = [(_x(x, a), _y(y, b)) for a, b in s.xy]
         path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in where)
@@ -78,6 +79,7 @@ def lines(x: Axis, y: Axis, series: Sequence[Series], rules: Sequence[tuple[floa
         dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2"/>' for a, b in where) if len(where) < 9 else ""
         told = f"<title>{escape(s.name)}{escape(s.note and ': ' + s.note)}</title>"
         parts.append(f'{_group(s)}{told}{band}<path class="wide" d="{path}"/><path class="line" d="{path}"/>{dots}</g>')
+    parts += [_rule_name(y, value, name) for value, name in rules]  # over the lines that begin there
     parts += _end_labels(y, series)
     return _svg(parts, "many" if len(series) > MANY else "few")
 
@@ -95,8 +97,8 @@ def points(x: Axis, y: Axis, series: Sequence[Series], frontier: Sequence[tuple[
     for s in sorted(series, key=lambda s: s.xy[0] not in best):  # names of the frontier come first
         a, b = _x(x, s.xy[0][0]), _y(y, s.xy[0][1])
         end = a > WIDTH - RIGHT - 20
-        left = a - 7 - LETTER * len(s.name) if end else a + 7
-        box = left, b, left + LETTER * len(s.name)
+        left = a - 7 - LETTER * len(_brief(s.name)) if end else a + 7
+        box = left, b, left + LETTER * len(_brief(s.name))
         room = not any(abs(b - v) < LABEL_HEIGHT - 3 and box[0] < w and u < box[2] for u, v, w in placed)
         placed += [box] if room else []
         parts.append(
@@ -135,14 +137,17 @@ def _band(x: Axis, y: Axis, s: Series) -> str:
     return f'<path class="band" d="M{"L".join(there + back)}Z"/>'
 
 
-def _rule(y: Axis, value: float, name: str) -> str:
+def _rule(y: Axis, value: float) -> str:
     if not y.low <= value <= y.high:
         return ""
     at = _y(y, value)
-    return (
-        f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
-        f'<text class="tick" x="{LEFT + 4}" y="{at - 4:.1f}">{escape(name)}</text>'
-    )
+    return f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
+
+
+def _rule_name(y: Axis, value: float, name: str) -> str:
+    if not y.low <= value <= y.high:
+        return ""
+    return f'<text class="tick" x="{LEFT + 4}" y="{_y(y, value) - 4:.1f}">{escape(name)}</text>'
 
 
 def _frame(x: Axis, y: Axis) -> str:
@@ -168,7 +173,12 @@ def _frame(x: Axis, y: Axis) -> str:
 
 
 def _end_labels(y: Axis, series: Sequence[Series]) -> list[str]:
-    """Names at the ends of the lines, of the first ones in the order that leave each other room."""
+    """Names at the ends of the lines: all of them, moved apart, where there is room; else those of the first ones in
+    the order that leave each other room."""
+    ends = [_y(y, s.xy[-1][1]) for s in series]
+    if len(series) * LABEL_HEIGHT <= HEIGHT - TOP - BOTTOM:
+        apart = zip(series, _apart(ends, TOP, HEIGHT - BOTTOM), strict=True)
+        return [f"{_group(s)}{_label(s, WIDTH - RIGHT + 5, at + 3.5, True)}</g>" for s, at in apart]
     placed: list[float] = []
     labels = []
     for s in series:
@@ -179,10 +189,28 @@ def _end_labels(y: Axis, series: Sequence[Series]) -> list[str]:
     return labels
 
 
+def _apart(wanted: Sequence[float], top: float, floor: float) -> list[float]:
+    """Heights near the wanted ones, between top and floor, no two closer than a label is high."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    found = [0.0] * len(wanted)
+    above = top - LABEL_HEIGHT
+    for i in order:
+        above = found[i] = max(wanted[i], above + LABEL_HEIGHT)
+    below = floor + LABEL_HEIGHT
+    for i in reversed(order):
+        below = found[i] = min(found[i], below - LABEL_HEIGHT)
+    return found
+
+
 def _label(s: Series, x: float, y: float, shown: bool, anchor: str = "start") -> str:
     """The name of a series; one that has no room is shown when the series is pointed at."""
     hidden = "" if shown else " hidden"
-    return f'<text class="label{hidden}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(s.name)}</text>'
+    return f'<text class="label{hidden}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(_brief(s.name))}</text>'
+
+
+def _brief(name: str) -> str:
+    """What fits beside a chart; the whole name is told when its series is pointed at."""
+    return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
 # -------------------------------------------------------------------------------------------------------------- ticks
@@ -207,7 +235,9 @@ def _log_ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def short(value: float) -> str:
-    """A number in a few characters: 0.25, 40, 1.5k, 16k, 2M."""
+    """A number in a few characters: 0.25, 40, 2048, 16.4k, 2M."""
+    if abs(value) < 1e4 and float(value).is_integer():
+        return f"{value:.0f}"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"

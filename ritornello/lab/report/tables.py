@@ -8,7 +8,7 @@ import io
 from ritornello.lab.compare.contender import family, title
 from ritornello.lab.compare.folder import Folder
 from ritornello.lab.report.summary import Cell, Summary, published
-from ritornello.lab.report.words import METHOD, findings, in_words
+from ritornello.lab.report.words import METHOD, findings, in_words, plural
 
 __all__ = ["as_csv", "as_markdown"]
 
@@ -17,7 +17,7 @@ def as_markdown(folder: Folder, summary: Summary) -> str:
     """What came out and every figure, for a page or a pull request."""
     plan = summary.plan
     parts = [
-        f"# {len(plan.layers)} layers on {len(plan.tasks)} tasks",
+        f"# {plural(plan.layers, 'layer')} on {plural(plan.tasks, 'task')}",
         f"    {folder.made['command'] or 'made by a program'}",
         "\n".join(f"- {line}" for line in findings(summary)),
         "## Scores",

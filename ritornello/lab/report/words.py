@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 from ritornello.lab.compare.budget import SWEEP, Budget
 from ritornello.lab.compare.contender import REFERENCE, WIDEST, title
 from ritornello.lab.compare.plan import Plan
 from ritornello.lab.report.summary import Cell, Summary
 
-__all__ = ["METHOD", "findings", "in_words"]
+__all__ = ["METHOD", "findings", "in_words", "plural"]
 
 SOLVED, NEAR_CHANCE = 0.95, 0.1
 """Scaled scores from which a task counts as solved, and up to which as not learnt."""
@@ -42,6 +44,11 @@ def in_words(plan: Plan) -> str:
     )
 
 
+def plural(things: Sized, name: str) -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
 def findings(summary: Summary) -> list[str]:
     """For each task who leads, how many solve it, and how many do not begin to."""
     return [_finding(summary, task) for task in summary.tasks if summary.of_task(task)] or ["No run is finished yet."]
@@ -53,12 +60,16 @@ def _finding(summary: Summary, name: str) -> str:
     task = summary.tasks[name]
     solved = sum(_scaled(c) >= SOLVED for c in cells)
     lost = sum(_scaled(c) <= NEAR_CHANCE for c in cells)
+    if lost == len(cells):
+        found = f"At length {min(best.curve)} none of {plural(cells, 'layer')} leaves chance within this budget."
+        return f"{task.about.title}: {found}".replace("none of 1 layer leaves", "the one layer does not leave")
     longer = max(cells, key=lambda c: c.task.scaled(c.longest.value))
     score = _told(best, best.trained.value)
     text = f"{task.about.title}: {title(best.layer)} leads with {score} at length {min(best.curve)}"
     if alike:
         text += f"; {len(alike)} other{'s are' if len(alike) > 1 else ' is'} not told apart from it"
-    text += f". {solved} of {len(cells)} solve it (95 % of the way from chance), {lost} stay at chance."
+    text += f". {solved} of {len(cells)} {'solves' if solved == 1 else 'solve'} it (95 % of the way from chance)"
+    text += f", {lost} {'stays' if lost == 1 else 'stay'} at chance."
     if max(longer.curve) > min(longer.curve):
         score = _told(longer, longer.longest.value)
         text += f" At length {max(longer.curve)} the best is {title(longer.layer)} with {score}."
