@@ -1,4 +1,7 @@
-"""A step of a model, recorded: one token after another without the Python between its calls.
+"""A step of a model or a layer, recorded: one token after another without the Python between its calls.
+
+    step = RecordedStep(model, ids, state)          # reads them as well: step.y is what the model said
+    logits = step(next_ids)
 
 The numbers are those of the calls that were recorded, bit for bit. A layer whose state grows, or which looks at numbers
 in Python, is called as it always is, in its place among the recorded calls.
@@ -8,10 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from ritornello.errors import InputError
 from ritornello.kernels import registry
 from ritornello.kernels.tape import NotRecordable, Tape
 from ritornello.layers import Call, Layer
@@ -22,11 +28,12 @@ from ritornello.typing import Tensor
 
 if TYPE_CHECKING:
     from ritornello.models.language_model import LanguageModel
+    from ritornello.models.sequence_model import SequenceModel
 
 __all__ = ["RecordedStep", "recordable"]
 
 
-def recordable(model: LanguageModel) -> bool:
+def recordable(model: nn.Module) -> bool:
     """Whether nobody watches the model's calls, and its weights are where their calls are short: on a CPU."""
     around = _Surroundings.of(model)
     return (
@@ -40,48 +47,60 @@ def recordable(model: LanguageModel) -> bool:
 
 
 class RecordedStep:
-    """``step(ids) -> logits``, as ``model(ids, state, logits="last")`` with a state that goes on from call to call.
+    """``step(x) -> y``, one step on from a state that goes on from call to call. No gradients are kept.
 
     Args:
-        model: a language model on a CPU.
-        ids: (B, 1) the next token of each row; it is read.
+        model: on a CPU: a language model (x is ids (B, 1) and y the logits (B, vocab) after them), a sequence model, or
+            a layer (x is (B, 1, width), y likewise).
+        x: the next step of each row; it is read.
         state: of what was read before; it is not changed.
         room: for how many steps at least a state that grows is given memory.
 
     Attributes:
-        logits: (B, vocab), of the last step; the next one writes over it.
+        y: what the last step gave; the next one writes over it.
         room, left: for how many steps there is memory where a state grows, and how many of them are left
             (without end where none does).
         called: the layers that are called and not played, with the reason.
 
     Raises:
+        InputError: more than one step, or a call beyond the room.
         NotRecordable: the model's own part of a step looks at numbers in Python.
     """
 
-    def __init__(self, model: LanguageModel, ids: Tensor, state: State, room: int = 64):
+    @torch.no_grad()
+    def __init__(self, model: LanguageModel | SequenceModel | Layer, x: Tensor, state: State, room: int = 64):
+        if x.dim() < 2 or x.shape[1] != 1:
+            raise InputError(f"`x` is {tuple(x.shape)}; wanted one step of each row: (B, 1), or (B, 1, width).")
         self._around = _Surroundings.of(model)
         self.called: dict[str, str] = {}
         self.room, self.left = room, math.inf
         self._tape = Tape()
-        self._ids = ids.clone()
+        self._x = x.clone()
         self._state = map_tensors(torch.clone, state)
         self._parts: dict[int, State | _Called] = {}  # by the identity of a layer's part of that
         self._foreign: set[str] = set()
-        call = Call(Sequence.of(ids), Auto(), donate=True, entering=self._enter)
+        call = Call(Sequence.of(x), Auto(), donate=True, entering=self._enter)
         with self._tape.record():
-            self.logits, new = model.read(self._ids, self._state, call)
+            read = partial(call.enter, model) if isinstance(model, Layer) else partial(model.read, call=call)
+            self.y, new = read(self._x, self._state)
             _settle(self._state, new, self._parts)
         self._carry = call.carry
         self._kept = {k: v for k, v in call.carry.items() if k not in self._foreign}
 
-    def __call__(self, ids: Tensor) -> Tensor:
-        self._ids.copy_(ids)
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.left <= 0:
+            raise InputError(
+                f"This step was recorded with room for {self.room} of them, and all are read. Record another one from "
+                "its state(), with more `room`."
+            )
+        self._x.copy_(x)
         if self.called:
             self._carry.clear()
             self._carry.update(self._kept)
         self.left -= 1
         self._tape.play()
-        return self.logits
+        return self.y
 
     def __len__(self) -> int:
         """How many calls a step is."""

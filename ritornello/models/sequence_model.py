@@ -80,6 +80,11 @@ class SequenceModel(nn.Module):
         call = Call(Sequence.of(x, cu_seqlens), Auto() if method is None else method, donate)
         return self.backbone.advance(self.embedding(x), state, call)
 
+    def read(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
+        """`forward` for what has been checked."""
+        hidden, new = self.backbone.advance(self.embedding(x), state, call)
+        return self.head(hidden), new
+
     def initial_state(self, batch: int) -> State:
         """The state before anything was read, for `batch` sequences."""
         return self.backbone.initial_state(batch, self.head.weight)

@@ -147,7 +147,7 @@ class Stream:
         except NotRecordable:
             self._record_at = float("inf")
             return None
-        return self._recorded.logits
+        return self._recorded.y
 
     def _stop_playing(self) -> None:
         if self._recorded is not None:

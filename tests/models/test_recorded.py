@@ -34,7 +34,7 @@ def check(model, state, steps: int, room: int = 64) -> RecordedStep:
     ids = torch.randint(32, (state.batch, steps, 1))
     step = RecordedStep(model, ids[:, 0], state, room)
     logits, state = model(ids[:, 0], state, logits="last")
-    same(step.logits, logits)
+    same(step.y, logits)
     for i in range(1, steps):
         assert step.holds()
         logits, state = model(ids[:, i], state, logits="last")
@@ -128,6 +128,8 @@ def test_room_runs_out() -> None:
     step = check(model, after(model), 8, room=8)
     assert not step.holds()
     assert step.left == 0
+    with pytest.raises(rt.InputError, match="room for 8"):
+        step(torch.zeros(2, 1, dtype=torch.long))
 
 
 @pytest.mark.parametrize("pattern", [("gated_delta_net", "attention"), ("mom",)])
@@ -188,3 +190,29 @@ def test_inference_mode_comes_and_goes(monkeypatch) -> None:
     played = list(text())
     monkeypatch.setattr(streams, "WORTH_IT", 10**9)
     assert played == list(text())
+
+
+@torch.no_grad()
+def test_a_layer_and_a_model_of_floats_by_themselves() -> None:
+    torch.manual_seed(0)
+    layer = rt.layers.catalogue()["gated_delta_net"](32)
+    model = rt.models.SequenceModel(
+        rt.ModelConfig(8, 32, pattern=["lstm", "attention"], depth=2), features=3, outputs=2
+    )
+    for module, size in ((layer, 32), (model, 3)):
+        x = torch.randn(2, 12, 1, size)
+        _, state = module(torch.randn(2, 4, size))
+        step = RecordedStep(module, x[:, 0], state)
+        y, state = module(x[:, 0], state)
+        same(step.y, y)
+        for i in range(1, 12):
+            y, state = module(x[:, i], state)
+            same(step(x[:, i]), y)
+        for a, b in zip(step.state().tensors(), state.tensors(), strict=True):
+            same(a[:, : b.shape[1]] if a.dim() > 1 else a, b)
+
+
+def test_more_than_a_step_is_refused() -> None:
+    model = model_of("gla")
+    with pytest.raises(rt.InputError, match="one step of each row"):
+        RecordedStep(model, torch.zeros(2, 3, dtype=torch.long), model.initial_state(2))
