@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -34,6 +34,8 @@ class Cell(nn.Module):
     """
 
     state_shape: tuple[int, ...] | None = None
+    fused_anywhere: ClassVar[bool] = False
+    """Whether `fused` is a program of tensors for any device, not the loop of an op where the op has no kernel."""
 
     @abstractmethod
     def step(self, u: Tree, h: Tree) -> Tree:

@@ -36,6 +36,8 @@ class LTICell(Cell):
     Source: Gu et al. 2021, "Combining Recurrent, Convolutional, and Continuous-time Models", arXiv:2110.13985.
     """
 
+    fused_anywhere = True
+
     def __init__(self, system: nn.Module, channels: int, size: int):
         super().__init__()
         self.system: Any = system

@@ -105,6 +105,8 @@ def weighed() -> Iterator[list[tuple[str, Method, dict[str, float]]]]:
 
 def _has_kernel(cell: Cell) -> bool:
     """Whether the op of a cell has more than a loop in PyTorch, where the cell is."""
+    if cell.fused_anywhere:
+        return True
     if torch.compiler.is_compiling():
         return True
     first = next(cell.parameters(), None)

@@ -83,6 +83,12 @@ def test_a_model_with_a_fixed_operator_is_saved_and_loaded(tmp_path: Path) -> No
         assert torch.equal(rt.load(tmp_path)(ids)[0], model(ids)[0])
 
 
+def test_without_a_native_kernel_it_is_no_loop() -> None:
+    for kind in ("s4", "lssl"):
+        layer: Any = build(kind, WIDTH).to("meta")
+        assert rt.Auto().choose(layer.cell) == rt.Fused()
+
+
 def test_legt_needs_a_scale() -> None:
     """Its rows are larger than its columns: without the scale the rank would be full."""
     A, B = hippo.legt(16)
