@@ -30,6 +30,7 @@ from ritornello import state as states
 from ritornello.errors import InputError
 from ritornello.hub.ritornello_format import MODEL_TYPE, VERSION
 from ritornello.models import LanguageModel, ModelConfig
+from ritornello.models.reader import Reader
 from ritornello.state import State
 from ritornello.typing import Tensor
 
@@ -80,7 +81,21 @@ class StateCache:
 
     def __init__(self, state: State | None = None, length: int = 0):
         self.state, self.length = state, length
-        self.owned = False  # the state is nobody else's, and may be written in place
+
+    @property
+    def state(self) -> State | None:
+        """What has been read."""
+        return self._state if self._reader is None else self._reader.state
+
+    @state.setter
+    def state(self, state: State | None) -> None:
+        self._state, self._reader = state, None
+
+    def reader(self, model: LanguageModel, batch: int) -> Reader:
+        """What goes on from this state, which is its own from now on."""
+        if self._reader is None:
+            self._reader = Reader(model, model.initial_state(batch) if self._state is None else self._state)
+        return self._reader
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """How many steps have been read, padding included."""
@@ -154,9 +169,14 @@ class RitornelloForCausalLM(PreTrainedModel, GenerationMixin):
         mask = None if attention_mask is None else attention_mask[:, -input_ids.shape[1] :].bool()
         if mask is not None and bool(mask.all()):
             mask = None
-        donate = cache.owned and not torch.is_grad_enabled()
         kept, loss = "last" if logits_to_keep == 1 and labels is None else "all", None
-        logits, state = self.language_model(input_ids, cache.state, mask=mask, logits=kept, donate=donate)
+        keep_cache = not self.training if use_cache is None else use_cache
+        if keep_cache and not torch.is_grad_enabled():
+            logits = cache.reader(self.language_model, input_ids.shape[0]).read(input_ids, mask, kept).clone()
+        else:
+            logits, state = self.language_model(input_ids, cache.state, mask=mask, logits=kept)
+            if keep_cache:
+                cache.state = state
         if kept == "last":
             logits = logits.unsqueeze(1)
         elif labels is None:
@@ -165,11 +185,8 @@ class RitornelloForCausalLM(PreTrainedModel, GenerationMixin):
             loss = self.loss_function(  # type: ignore[operator]
                 logits, labels, vocab_size=self.config.vocab_size, num_items_in_batch=num_items_in_batch
             )
-        if use_cache is False or (use_cache is None and self.training):
-            cache = None
-        else:
-            cache.state, cache.length, cache.owned = state, cache.length + input_ids.shape[1], True
-        output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)  # type: ignore[arg-type]
+        cache.length += input_ids.shape[1]
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache if keep_cache else None)  # type: ignore[arg-type]
         return output.to_tuple() if return_dict is False else output
 
     @classmethod

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ritornello.errors import InputError
 from ritornello.layers import Call, Layer
+from ritornello.layers.parts.routing import NOTED, Route, load_balance
 from ritornello.method import Auto, Method
 from ritornello.models import weights
 from ritornello.models.backbone import Backbone
@@ -116,6 +117,7 @@ class LanguageModel(nn.Module):
         method: Method | None = None,
         reduction: str = "mean",
         return_state: bool = False,
+        balance: float = 0.0,
     ) -> Any:
         """The cross-entropy in nats of predicting `targets`, computed in chunks: (B, T, vocab) is never kept.
 
@@ -127,6 +129,8 @@ class LanguageModel(nn.Module):
             reduction: ``"mean"`` over the steps that count, or ``"sum"``.
             return_state: also return the state, for training that carries it from window to window
                 (``rt.state.detach`` it between them).
+            balance: how much of the `load_balance` of the model's routers is added, for each step that counts; 0.001 to
+                0.01 is usual. Models without routers (`moe`, `mom`) have none.
 
         Returns:
             A scalar, or (scalar, State).
@@ -141,11 +145,17 @@ class LanguageModel(nn.Module):
         else:
             targets = targets.long() if masked is None else masked.pack(targets.long())
             targets = _beyond_end(targets, call.sequence)
+        routes: list[Route] = []
+        if balance:
+            call.carry[NOTED] = routes
         hidden, new = self.backbone.advance(self._embed(ids), state, call)
         flat = targets.reshape(-1)
         loss = chunked_cross_entropy(hidden.flatten(0, 1), flat, self._logits, self.config.vocab_size)
+        count = (flat != IGNORE).sum().clamp(min=1)
+        if balance:
+            loss = loss + balance * count * self._balance(routes)
         if reduction == "mean":
-            loss = loss / (flat != IGNORE).sum().clamp(min=1)
+            loss = loss / count
         return (loss, new) if return_state else loss
 
     def read(self, ids: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
@@ -183,6 +193,12 @@ class LanguageModel(nn.Module):
                 f"{self.config.vocab_size}, from 0 to {self.config.vocab_size - 1}. Use the tokens it was made with."
             ) from None
         return x if self.config.embedding_scale is None else x * self.config.embedding_scale
+
+    @staticmethod
+    def _balance(routes: list[Route]) -> Tensor:
+        if not routes:
+            raise InputError("`balance` was given, but none of the model's layers has a router, as moe and mom do.")
+        return load_balance(routes)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits = F.linear(hidden, self.embedding.weight) if self.head is None else self.head(hidden)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ritornello.errors import InputError
+from ritornello.errors import InputError, StateError
 from ritornello.kernels import registry
 from ritornello.kernels.tape import NotRecordable, Tape
 from ritornello.layers import Call, Layer
@@ -84,6 +84,7 @@ class RecordedStep:
             read = partial(call.enter, model) if isinstance(model, Layer) else partial(model.read, call=call)
             self.y, new = read(self._x, self._state)
             _settle(self._state, new, self._parts)
+        self._whole = True  # whether the last step came to its end
         self._carry = call.carry
         self._kept = {k: v for k, v in call.carry.items() if k not in self._foreign}
 
@@ -99,7 +100,9 @@ class RecordedStep:
             self._carry.clear()
             self._carry.update(self._kept)
         self.left -= 1
+        self._whole = False
         self._tape.play()
+        self._whole = True
         return self.y
 
     def __len__(self) -> int:
@@ -109,10 +112,19 @@ class RecordedStep:
     def holds(self) -> bool:
         """Whether another step would be the same calls: there is room, and weights, threads and backend are as they
         were."""
-        return self.left > 0 and self._around.hold()
+        return self.left > 0 and self._whole and self._around.hold()
 
     def state(self) -> State:
-        """What has been read, as a value that stays as it is."""
+        """What has been read, as a value that stays as it is.
+
+        Raises:
+            StateError: the last step did not come to its end.
+        """
+        if not self._whole:
+            raise StateError(
+                "The last step was interrupted: some layers have read it and others not. Go on from a state that was taken "
+                "or saved before it."
+            )
         return self._taken(self._state)
 
     def _taken(self, state: State) -> State:

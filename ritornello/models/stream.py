@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
 from ritornello import state as states
 from ritornello.errors import CheckpointError, InputError
-from ritornello.kernels.tape import NotRecordable
-from ritornello.models.recorded import RecordedStep, recordable
+from ritornello.models.reader import Reader
 from ritornello.models.sample import Sampler
 from ritornello.models.tokens import Tokenizer
 from ritornello.state import State
@@ -29,14 +28,6 @@ __all__ = ["Stream", "TextStream", "load_stream"]
 
 WINDOW = 4096
 """A prompt is read in windows of so many steps: memory does not grow with its length."""
-
-
-WORTH_IT = 16
-"""After so many steps, with as many to come, a step is recorded, which takes about as long as ten others."""
-
-
-ROOM = 64
-"""For so many steps a recording has memory where a state grows; the next one for twice as many."""
 
 
 class Stream:
@@ -64,11 +55,7 @@ class Stream:
         self._noisy = any(isinstance(m, _DropoutNd) for m in model.modules())  # to switch modes costs a tenth of a step
         self._stop = torch.tensor([stop] if isinstance(stop, int) else list(stop), dtype=torch.long)
         self._ended: Tensor | None = None
-        self._owned = False  # whether the state is ours alone, to be written in place
-        self._inference = False  # whether it was made in inference mode
-        self._recorded: Any = None  # the RecordedStep, once there is one
-        self._steps, self._record_at = 0, WORTH_IT
-        self._state = model.initial_state(ids.shape[0]) if state is None else state
+        self._reader = Reader(model, model.initial_state(ids.shape[0]) if state is None else state)
         self.unread, before, mask = _split(ids, mask)
         for start in range(0, before.shape[1], WINDOW):
             span = slice(start, start + WINDOW)
@@ -77,10 +64,7 @@ class Stream:
     @property
     def state(self) -> State:
         """What has been read: everything before `unread`. It stays as it is while the stream goes on."""
-        if self._recorded is not None:
-            return self._recorded.state()
-        self._owned = False
-        return self._state
+        return self._reader.state
 
     def save(self, path: str | Path) -> None:
         """Write the state with the unread ids beside it; `load_stream` reads them."""
@@ -103,56 +87,15 @@ class Stream:
         self.unread = ids.unsqueeze(1)
         return ids
 
-    @torch.no_grad()
     def _read(self, ids: Tensor, logits: str, mask: Tensor | None) -> Tensor:
         training = self._noisy and self._model.training
-        if mask is None and logits == "last" and not training:
-            played = self._play(ids)
-            if played is not None:
-                return played
-        self._stop_playing()
         if training:
             self._model.eval()  # no dropout while it writes
-        inference = torch.is_inference_mode_enabled()  # whose tensors may not be written to outside of it
-        donate = self._owned and inference == self._inference
         try:
-            out, self._state = self._model(ids, self._state, mask=mask, logits=logits, donate=donate)
+            return self._reader.read(ids, mask, logits, self._left)
         finally:
             if training:
                 self._model.train()
-        self._owned, self._inference = True, inference
-        return out
-
-    # ------------------------------------------------------------------------------- steps that are recorded and played
-
-    def _play(self, ids: Tensor) -> Tensor | None:
-        """The logits of a step that is played, or has just been recorded; None where it is to be called."""
-        self._steps += 1
-        step, room = self._recorded, ROOM
-        if step is not None:
-            if step.holds():
-                return step(ids)
-            self._stop_playing()
-            if step.left == 0:
-                room = 2 * step.room
-            else:  # somebody touched the model, and may do so again
-                self._record_at = self._steps + WORTH_IT
-        if self._steps < self._record_at or (self._left is not None and self._left < WORTH_IT):
-            return None
-        if not recordable(self._model):
-            self._record_at = self._steps + WORTH_IT
-            return None
-        try:
-            self._recorded = RecordedStep(self._model, ids, self._state, room)
-        except NotRecordable:
-            self._record_at = float("inf")
-            return None
-        return self._recorded.y
-
-    def _stop_playing(self) -> None:
-        if self._recorded is not None:
-            self._state, self._recorded = self._recorded.state(), None
-            self._owned = False
 
 
 class TextStream:

@@ -7,8 +7,7 @@ import torch
 
 import ritornello as rt
 from ritornello.layers import catalogue
-from ritornello.models import recorded
-from ritornello.models import stream as streams
+from ritornello.models import reader, recorded
 from ritornello.models.recorded import RecordedStep
 
 MIXERS = sorted(n for n, c in catalogue().items() if c.traits.causal and c.traits.role == "mixer")
@@ -140,12 +139,12 @@ def test_streams_play_what_they_would_have_called(pattern, monkeypatch) -> None:
     def text(state=None):
         stream = model.stream(prompt, state, max_new_tokens=90, temperature=0)
         found = [next(stream) for _ in range(50)]
-        middle = stream.state, stream.unread, stream._recorded is not None
+        middle = stream.state, stream.unread, stream._reader._recorded is not None
         return torch.stack(found + list(stream), 1), middle
 
     played, (state, unread, was_recorded) = text()
     assert was_recorded
-    monkeypatch.setattr(streams, "WORTH_IT", 10**9)
+    monkeypatch.setattr(reader, "WORTH_IT", 10**9)
     called, (*_, was_recorded) = text()
     assert not was_recorded
     assert torch.equal(played, called)
@@ -172,7 +171,7 @@ def test_a_stream_sees_what_is_done_to_its_model(monkeypatch) -> None:
     assert len(made) == 2  # once, and once more some steps after the weights had changed
     with torch.no_grad():
         model.embedding.weight.copy_(before)
-    monkeypatch.setattr(streams, "WORTH_IT", 10**9)
+    monkeypatch.setattr(reader, "WORTH_IT", 10**9)
     assert played == list(text())
     assert len(made) == 2
 
@@ -188,7 +187,7 @@ def test_inference_mode_comes_and_goes(monkeypatch) -> None:
                 yield int(next(stream))
 
     played = list(text())
-    monkeypatch.setattr(streams, "WORTH_IT", 10**9)
+    monkeypatch.setattr(reader, "WORTH_IT", 10**9)
     assert played == list(text())
 
 
@@ -216,3 +215,15 @@ def test_more_than_a_step_is_refused() -> None:
     model = model_of("gla")
     with pytest.raises(rt.InputError, match="one step of each row"):
         RecordedStep(model, torch.zeros(2, 3, dtype=torch.long), model.initial_state(2))
+
+
+@torch.no_grad()
+def test_an_interrupted_step_leaves_no_state(monkeypatch) -> None:
+    model = model_of("gla", "mom", "gla")
+    step = RecordedStep(model, torch.zeros(2, 1, dtype=torch.long), after(model))
+    monkeypatch.setattr(model.backbone.blocks[1].mixer, "mix", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        step(torch.zeros(2, 1, dtype=torch.long))
+    assert not step.holds()
+    with pytest.raises(rt.StateError, match="interrupted"):
+        step.state()
