@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from ritornello.errors import InputError
 from ritornello.kernels import registry
@@ -79,12 +80,19 @@ class Op:
         if torch.compiler.is_compiling():  # which cannot look into the choice: it is left to the operator
             return self._call(*arguments, registry.forced(), save)[:-1]
         self._check_devices(arguments)
+        transforms = _transforms()
+        # Kernels have no forward derivative, and no batches of gradients.
+        if transforms and transforms not in ({_GRAD}, {_VMAP}):
+            registry.record(self.name, "reference")
+            return self._run("reference", arguments, False)[0]
         backend = registry.resolve(self.name, registry.forced(), arguments)
         registry.record(self.name, backend)
         # Without a step the reference backend has nothing to differentiate; the operator passes the state on.
         direct = backend == "reference" and arguments[0].numel() > 0
         if direct or (not save and _is_plain(arguments[0])):
             return self._run(backend, arguments, False)[0]
+        if transforms == {_GRAD}:
+            return _Transformed.apply(*arguments, backend, True, self)[:-1]
         return self._call(*arguments, backend, save)[:-1]
 
     def _check_devices(self, arguments: Sequence[Any]) -> None:
@@ -197,6 +205,36 @@ class Op:
         return *(g if n else None for g, n in zip(found, needs, strict=True)), *nothing
 
 
+_functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
+_GRAD, _VMAP, _JVP = (_functorch.TransformType.__members__[name] for name in ("Grad", "Vmap", "Jvp"))
+
+
+def _transforms() -> set[Any]:
+    """The transforms of torch.func around this call; forward derivatives outside of torch.func count as well."""
+    found = set()
+    if _functorch.peek_interpreter_stack() is not None:
+        found = {level.key() for level in _functorch.get_interpreter_stack()}
+    return found if forward_ad._current_level < 0 else found | {_JVP}
+
+
+class _Transformed(torch.autograd.Function):
+    """An op under torch.func.grad, which the autograd of torch.library does not know: the same two passes."""
+
+    @staticmethod
+    def forward(*given):
+        *arguments, op = given
+        return op._call(*arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *inputs, ctx.op = inputs
+        ctx.op._setup_context(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return *ctx.op._autograd(ctx, *grads), None
+
+
 def _is_plain(tensor: Tensor) -> bool:
     """Nobody watches the call: no mode, no transform, no subclass. Then the dispatcher's microseconds are saved.
 
@@ -206,5 +244,5 @@ def _is_plain(tensor: Tensor) -> bool:
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and not tensor.is_meta
         and (torch._C._len_torch_dispatch_stack() == 0 or recording())
-        and torch._C._functorch.peek_interpreter_stack() is None  # type: ignore[attr-defined]
+        and _functorch.peek_interpreter_stack() is None
     )

@@ -7,12 +7,13 @@ import importlib
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from ritornello import ops
 from ritornello.kernels.registry import backend, explain
 from ritornello.testing.draw import Draw
-from ritornello.testing.op_cases import case, op_names
+from ritornello.testing.op_cases import OF_ROWS, case, op_names
 from ritornello.testing.op_check import run_op
 from ritornello.typing import Tensor
 
@@ -92,6 +93,40 @@ def test_backward_keeps_the_backend_of_the_forward():
     with backend("torch"):
         want = loss_and_gradients(delta)[1:]
     assert_same(got, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("op", op_names())
+def test_transforms(op):
+    """torch.func and forward derivatives: what autograd gives, and no tangent is lost without a word."""
+    arguments = case(op, "one step" if op in OF_ROWS else "odd sizes").arguments
+    name, x = next((n, t) for n, t in arguments.items() if isinstance(t, Tensor))
+    x, direction = x.detach(), torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+
+    def output(x):
+        result = getattr(ops, op)(**{**arguments, name: x})
+        return result[0] if isinstance(result, tuple) else result
+
+    def loss(x):
+        return output(x).abs().square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (want,) = torch.autograd.grad(loss(leaf), leaf)
+    slope = (want.conj() * direction).sum().real
+    two = torch.stack([x, x])
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(loss(forward_ad.make_dual(x, direction))).tangent
+    assert_same(
+        [
+            torch.func.grad(loss)(x),
+            torch.vmap(torch.func.grad(loss))(two)[1],
+            torch.func.grad(lambda x: torch.vmap(output)(x)[1].abs().square().sum())(two)[1],
+            torch.func.jvp(loss, (x,), (direction,))[1],
+            dual,
+        ],
+        [want, want, want, slope, slope],
+        rtol=1e-8,
+        atol=1e-8,
+    )
 
 
 @pytest.mark.parametrize("op", op_names())
