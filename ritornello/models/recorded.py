@@ -122,8 +122,8 @@ class RecordedStep:
         """
         if not self._whole:
             raise StateError(
-                "The last step was interrupted: some layers have read it and others not. Go on from a state that was taken "
-                "or saved before it."
+                "The last step was interrupted: some layers have read it and others not. Go on from a state that was "
+                "taken or saved before it."
             )
         return self._taken(self._state)
 
