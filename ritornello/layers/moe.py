@@ -10,6 +10,7 @@ from torch import nn
 from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.gated_mlp import GatedMLP
+from ritornello.layers.parts.routing import note
 from ritornello.typing import accumulation_dtype
 
 __all__ = ["MoE"]
@@ -21,7 +22,7 @@ class MoE(Layer):
     """y = Σ_{e ∈ top k of p} p_e E_e(x) + g · E_shared(x), p = softmax(W_r x), E(x) = W_o (act(W_g x) ⊙ W_u x).
 
     Each step goes to its k experts, and no step is dropped, however uneven the load: which also means that a row's
-    output does not depend on the other rows.
+    output does not depend on the other rows. ``model.loss(ids, balance=0.01)`` keeps the load even in training.
 
     Args:
         width: of x.
@@ -88,7 +89,10 @@ class MoE(Layer):
 
     def mix(self, x, state, call: Call):
         flat = x.flatten(0, -2)
-        weights, chosen = self.route(flat)
+        p = self.route(flat)
+        weights, chosen = self.choose(p)
+        note(call, self.kind, p, chosen)
+        weights = weights.to(x.dtype)
         order = chosen.flatten().argsort(stable=True)
         loads = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
         shares = flat[order // self.top_k].split(loads)
@@ -103,11 +107,12 @@ class MoE(Layer):
             y = y + (always if self.shared_gate is None else torch.sigmoid(self.shared_gate(flat)) * always)
         return y.view(x.shape), {}
 
-    def route(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x (n, width) → the weights and the numbers of each step's experts, (n, top_k)."""
+    def route(self, x: torch.Tensor) -> torch.Tensor:
+        """x (n, width) → what each step's router gives the experts, (n, experts)."""
         logits = self.router(x).to(accumulation_dtype(x.dtype))
-        p = logits.softmax(-1) if self.routing == "softmax" else logits.sigmoid()
+        return logits.softmax(-1) if self.routing == "softmax" else logits.sigmoid()
+
+    def choose(self, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """p (n, experts) → the weights and the numbers of each step's experts, (n, top_k)."""
         weights, chosen = p.topk(self.top_k, -1)
-        if self.normalize:
-            weights = weights / weights.sum(-1, keepdim=True)
-        return weights.to(x.dtype), chosen
+        return weights / weights.sum(-1, keepdim=True) if self.normalize else weights, chosen

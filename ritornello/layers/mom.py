@@ -14,6 +14,7 @@ from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import GatedNorm, StepDecay
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import l2_normalize
+from ritornello.layers.parts.routing import note
 from ritornello.layers.parts.sizes import heads_for, multiple
 from ritornello.sequence import Sequence
 from ritornello.transition import Delta
@@ -41,6 +42,7 @@ class MoM(Layer):
         negative_eigenvalues: β in (0, 2): the transitions' eigenvalues along k reach −1 (state tracking).
 
     The projections are computed for all memories and then chosen among, so that shapes stay static.
+    ``model.loss(ids, balance=0.01)`` keeps the load of the memories even in training.
 
     Source: Du et al. 2025, arXiv:2502.13685, section 3, with gated DeltaNet as its memory; sizes and initialisation as
     in the authors' code, in flash-linear-attention.
@@ -97,7 +99,7 @@ class MoM(Layer):
 
     def mix(self, x, state, call: Call):
         heads, wide = self.size.heads, state["S"].dtype
-        chosen, weights = self._route(x, wide)
+        chosen, weights = self._route(x, wide, call)
         routed, order = self._sorted(chosen, call)
         picked = self.memory_proj(x).unflatten(-1, (self.count, -1)).gather(2, _spread(chosen, sum(self.parts)))
         q = self.q_proj(x).unsqueeze(2).expand(-1, -1, chosen.shape[2], -1)
@@ -114,9 +116,11 @@ class MoM(Layer):
         new = {name: leaf.unflatten(0, (-1, self.count)) for name, leaf in (("S", S), ("conv", window))}
         return self.out_proj(self.norm(o, self.gate_proj(x))), new
 
-    def _route(self, x: Tensor, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _route(self, x: Tensor, wide: torch.dtype, call: Call) -> tuple[Tensor, Tensor]:
         """Which memories each step goes to, and with what weight it reads them: (B, T, top + shared) each."""
-        weights, chosen = self.router(x).to(wide).softmax(-1).topk(self.top, -1)
+        p = self.router(x).to(wide).softmax(-1)
+        weights, chosen = p.topk(self.top, -1)
+        note(call, self.kind, p, chosen)
         weights = weights / weights.sum(-1, keepdim=True)
         if self.shared:
             weights = torch.cat([weights, torch.ones_like(weights[..., :1])], -1)
