@@ -13,7 +13,7 @@ from ritornello.layers.base import About, Call, Layer, Leaf, Traits
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import inverse_softplus_of_steps
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
-from ritornello.ops import rms_norm
+from ritornello.ops import rms_norm, swiglu
 from ritornello.transition import Selective
 
 __all__ = ["Mamba"]
@@ -107,4 +107,4 @@ class Mamba(Layer):
         delta = F.softplus(self.dt_proj(rank).to(wide) + self.dt_bias.to(wide)).to(x.dtype)
         A, D = -self.A_log.to(wide).exp(), self.D.to(wide)
         y, h = call.solve(Selective(x, delta, B, A, D, self.negative_eigenvalues), (C, x), state["h"])
-        return self.out_proj(y.to(x.dtype) * F.silu(z)), {"h": h, "conv": window}
+        return self.out_proj(swiglu(z, y.to(x.dtype))), {"h": h, "conv": window}

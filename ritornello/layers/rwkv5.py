@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ritornello.layers.base import About, Call, Layer, Traits, divide
 from ritornello.layers.parts.heads import Heads
@@ -21,6 +20,7 @@ from ritornello.layers.parts.rwkv import (
 )
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
+from ritornello.ops import swiglu
 from ritornello.transition import Decay
 
 __all__ = ["RWKV5"]
@@ -103,4 +103,4 @@ class RWKV5(Layer):
         v = self.v_proj(x_v).unflatten(-1, (self.size.heads, self.size.value_size))
         log_decay = -self.decay.to(state["S"].dtype).exp().expand(*x.shape[:2], -1, -1)
         o, S = call.solve(Decay(k, v, log_decay, bonus=self.bonus, scale=1.0), r, state["S"])
-        return self.out_proj(self.norm(o) * F.silu(self.gate_proj(x_g))), {"S": S, "shift": last}
+        return self.out_proj(swiglu(self.gate_proj(x_g), self.norm(o))), {"S": S, "shift": last}

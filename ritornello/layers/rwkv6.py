@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ritornello.layers.base import About, Call, Layer, Traits, divide
 from ritornello.layers.parts.heads import Heads
@@ -22,6 +21,7 @@ from ritornello.layers.parts.rwkv import (
 )
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
+from ritornello.ops import swiglu
 from ritornello.transition import Decay
 from ritornello.typing import Tensor
 
@@ -138,4 +138,4 @@ class RWKV6(Layer):
         v = self.v_proj(x_v).unflatten(-1, (self.size.heads, self.size.value_size))
         log_decay = -self.decay_proj(x_w).to(state["S"].dtype).exp().unflatten(-1, keys)
         o, S = call.solve(Decay(k, v, log_decay, bonus=self.bonus, scale=1.0), r, state["S"])
-        return self.out_proj(self.norm(o) * F.silu(self.gate_proj(x_g))), {"S": S, "shift": last}
+        return self.out_proj(swiglu(self.gate_proj(x_g), self.norm(o))), {"S": S, "shift": last}
