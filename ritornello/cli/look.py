@@ -142,7 +142,8 @@ def _tell_surprise(found: Look) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from ritornello.lab.look.draw import heat, marks, read_off
+    from ritornello.lab.look.draw import heat
+    from ritornello.lab.look.read import marks, read_off
 
     coloured = Text()
     for piece, b in read_off(found):

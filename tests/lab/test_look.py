@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -28,8 +29,9 @@ from ritornello.lab.look import (
     surprise,
     view,
 )
-from ritornello.lab.look.draw import marks, read_off
 from ritornello.lab.look.linear import directions
+from ritornello.lab.look.page import surprise_page
+from ritornello.lab.look.read import marks, read_off
 from ritornello.lab.look.view import Look
 from ritornello.transition import MLSTM, Block, Decay, Delta, Dense, Diagonal, Gated, LowRank, Selective, Softmax
 
@@ -285,6 +287,21 @@ def test_bytes_of_one_character_are_shown_together() -> None:
     assert marks(["a b\n", "\0"]) == ["a·b↵", "∅"]
 
 
+def test_the_text_as_a_page() -> None:
+    pieces = ["\0", "<b>", " c", "\n", "d"]
+    page = surprise_page(Look(pieces, [], torch.tensor([math.nan, 3.0, 24.0, 0.0, 6.0])))
+    assert re.findall(r'--s:([\d.]+)" title="([\d.]+) bits">([^<]*)<', page) == [
+        ("0.250", "3.00", "&lt;b&gt;"), ("1.000", "24.00", " c"), ("0.000", "0.00", "↵"), ("0.500", "6.00", "d"),
+    ]  # fmt: skip
+    assert 'title="nothing came before it">∅</span>' in page
+    assert "↵</span>\n" in page, "a line ends where the text's does"
+    assert "8.25 bits a token over 5 tokens, at most 24.00" in page
+    listed = re.findall(r"<tr><td>([\d.]+)</td><td>(\d)", page)
+    assert listed == [("24.00", "2"), ("6.00", "4"), ("3.00", "1"), ("0.00", "3")]
+    assert "prefers-color-scheme: dark" in page
+    assert not re.search(r"https?://|@import|url\(|src=", page)
+
+
 # --------------------------------------------------------------------------------------------------------- command line
 
 
@@ -308,6 +325,7 @@ def test_look(folder, tmp_path, capsys) -> None:
     pictures = {"attention-0", "attention-1", "attention-2", "norms", "memory", "eigenvalues", "gates", "surprise"}
     assert {path.stem for path in out.glob("*.png")} == pictures
     assert all(path.stat().st_size < 200_000 and path.read_bytes()[:4] == b"\x89PNG" for path in out.glob("*.png"))
+    assert "<title>Ritornello: surprise</title>" in (out / "surprise.html").read_text(encoding="utf-8")
     arrays = load_file(out / "arrays.safetensors")
     assert arrays["layers.0.attention"].shape == (2, 11, 11)  # ten bytes after the boundary
     assert arrays["layers.0.eigenvalues"].shape[-1] == 2 and arrays["surprise"][1:].isfinite().all()

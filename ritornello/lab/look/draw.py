@@ -1,4 +1,4 @@
-"""Pictures of what was found, as PNG files on a light ground."""
+"""Pictures of what was found, as PNG files on a light ground, and the coloured text as a page."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from ritornello.lab.look.page import surprise_page
+from ritornello.lab.look.read import marks, read_off
 from ritornello.lab.look.view import Look, View, by_lag
 from ritornello.typing import Tensor
 
-__all__ = ["draw", "heat", "marks", "read_off"]
+__all__ = ["draw", "heat"]
 
 HEADS = 8  # that are drawn of a layer
 COLOURS = ("#5b3a9e", "#d9822b", "#2b8a8a", "#c23b5a", "#4878c8", "#7a7a2a", "#8a5a44", "#606060")
@@ -31,7 +33,7 @@ def draw(found: Look, folder: Path, what: Sequence[str]) -> list[Path]:
     """Write the pictures of `what` (see `WHAT`) into a folder that exists, and tell their paths.
 
     ``attention-N.png`` for every layer; ``norms.png``, ``memory.png``, ``eigenvalues.png``, ``gates.png`` of all of
-    them; ``surprise.png``.
+    them; ``surprise.png``, and the same as a page, ``surprise.html``.
     """
     written: list[Path] = []
     for view in found.layers:
@@ -54,6 +56,9 @@ def draw(found: Look, folder: Path, what: Sequence[str]) -> list[Path]:
     if "surprise" in what:
         with _picture(folder / "surprise.png", written) as figure:
             _surprise(figure, found)
+        page = folder / "surprise.html"
+        page.write_text(surprise_page(found), encoding="utf-8")
+        written.append(page)
     return written
 
 
@@ -208,26 +213,8 @@ def _surprise(figure: Any, found: Look, columns: int = 64) -> None:
     figure.colorbar(image, ax=axes, label="bits", shrink=1.0, pad=0.01)
 
 
-def read_off(found: Look) -> Iterator[tuple[str, float]]:
-    """The text in pieces that can be shown, each with its bits: those of the tokens that end it, together."""
-    waiting = 0.0
-    for piece, bits in zip(found.pieces, found.surprise.tolist(), strict=True):
-        waiting += bits
-        if piece:
-            yield piece, waiting
-            waiting = 0.0
-    if waiting:
-        yield "\N{REPLACEMENT CHARACTER}", waiting
-
-
 def heat(bits: float) -> str:
     """The colour of a surprise on a terminal, #rrggbb: from pale yellow at 0 to red at 12 bits."""
     share = min(1.0, bits / 12)
     ends = (255, 250, 205), (240, 90, 70)
     return "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(*ends, strict=True))
-
-
-def marks(pieces: Sequence[str]) -> list[str]:
-    """Pieces of text with white space that can be seen."""
-    seen = str.maketrans({"\n": "↵", "\t": "→", " ": "·", "\r": "←", "\0": "∅"})
-    return ["".join(c if c.isprintable() else "�" for c in p.translate(seen)) for p in pieces]
