@@ -30,6 +30,7 @@ from ritornello.lab.look import (
     view,
 )
 from ritornello.lab.look.linear import directions
+from ritornello.lab.look.memories import in_the_texts_time
 from ritornello.lab.look.page import surprise_page
 from ritornello.lab.look.read import marks, read_off
 from ritornello.lab.look.view import Look
@@ -256,6 +257,25 @@ def test_every_layer_has_a_view_or_a_reason(kind: str) -> None:
         assert found.horizon is not None and len(found.horizon) in (1, len(found.attention))
     assert found.norms is None or found.norms.shape[-1] == 5
     assert "mix" not in vars(layer)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_memories_in_the_texts_time(shared: bool) -> None:
+    layer = rt.layers.MoM(16, heads=2, memories=4, top=2, shared=shared)
+    read: list[torch.Tensor] = []
+    layer.norm.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    _, one = captured(layer, 9)
+    with torch.no_grad():
+        found = view(0, one)
+        v = in_the_texts_time(one.solved[0], one.route, 9).recurrence.v
+    assert found.attention is not None and found.norms is not None and found.eigenvalues is not None
+    o = torch.einsum("hts,shv->thv", found.attention, v[0])
+    torch.testing.assert_close(o.unflatten(1, (layer.count, 2)).sum(1), read[0][0], rtol=1e-4, atol=1e-5)
+    norms, chosen = found.norms.unflatten(0, (layer.count, 2)), one.route.chosen
+    for memory in range(4):
+        still = torch.tensor([memory not in step for step in chosen[1:].tolist()])
+        moved = norms[memory, :, 1:] != norms[memory, :, :-1]
+        assert torch.equal(moved.all(0), ~still), "it stands still where others are written to"
 
 
 def test_every_run_of_a_layer_in_order() -> None:

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
 from ritornello.layers import Call, Layer
+from ritornello.layers.parts.routing import NOTED, Route
 from ritornello.method import Method
 from ritornello.method.base import Recurrence
 from ritornello.transition import Transition
@@ -53,6 +54,7 @@ class Captured:
         solved: its recurrences, in the order in which they ran.
         attention: (H, T, T) weights of softmax attention, where the layer is that.
         state_bytes: of its state after the text.
+        route: the decisions of its router, where it has one.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Captured:
     solved: list[Solved] = field(default_factory=list)
     attention: Tensor | None = None
     state_bytes: int = 0
+    route: Route | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +154,11 @@ def _watched(name: str, layer: Layer, captured: list[Captured]) -> Iterator[None
         captured.append(one)
         if layer.traits.growth in ("constant", "log"):  # the others are attention, which takes no other method
             call = replace(call, method=_Recording(call.method, one.solved, inputs))
+        routes = call.carry.setdefault(NOTED, [])
+        before = len(routes)
         with _Weights() as weights:
             y, new = mix(x, state, call)
+        one.route = routes[before] if len(routes) > before else None
         one.attention = weights.matrix(x.shape[1], getattr(layer, "window", None))
         one.state_bytes = sum(t.numel() * t.element_size() for t in pytree.tree_leaves(dict(new)))
         return y, new

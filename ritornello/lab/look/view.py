@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ritornello.errors import InputError
 from ritornello.lab.look import linear
 from ritornello.lab.look.capture import Captured, Solved, recording
+from ritornello.lab.look.memories import in_the_texts_time
 from ritornello.lab.look.nonlinear import Path
 from ritornello.models import LanguageModel
 from ritornello.transition import Transition
@@ -139,6 +140,8 @@ def view(index: int, captured: Captured) -> View:
         made.missing = dict.fromkeys(recurrences, "it is softmax attention, which keeps what it read and has no map")
     elif not captured.solved:
         made.missing = dict.fromkeys(("attention", *recurrences), "it has no recurrence")
+    elif captured.solved[0].packed and captured.route is not None:
+        _of_transition(made, in_the_texts_time(captured.solved[0], captured.route, captured.length), captured.length)
     elif captured.solved[0].packed or len(captured.solved) > 1:
         reason = "its steps are sorted into several memories, so that its times are not the text's"
         made.missing = dict.fromkeys(("attention", *recurrences), reason)
