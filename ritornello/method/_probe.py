@@ -34,7 +34,7 @@ def check_once(cell: Cell, u: Tree, state: Tree) -> None:
     Packed sequences lie in one row: the first sequence's state stands for all.
     """
     lead = pytree.tree_leaves(u)[0]
-    if cell in _checked or torch.compiler.is_compiling() or lead.shape[0] * lead.shape[1] == 0:
+    if torch.compiler.is_compiling() or cell in _checked or lead.shape[0] * lead.shape[1] == 0:
         return
     leaves = pytree.tree_leaves(state)
     if leaves and len(leaves[0]) >= lead.shape[0]:

@@ -13,6 +13,7 @@ from torch.utils import checkpoint
 import ritornello as rt
 from ritornello.errors import BackendError, InputError, StateError
 from ritornello.kernels import registry
+from ritornello.method.base import has_fused
 from ritornello.testing.subject import Subject, close, gradients, leaf_state, same_state
 
 __all__ = ["CONTRACTS"]
@@ -301,9 +302,10 @@ def bad_input(subject: Subject, dtype: torch.dtype) -> None:
 
 
 def compiled(subject: Subject, dtype: torch.dtype) -> None:
-    """An affine layer compiles into one graph, forward and backward, with the same numbers."""
+    """An affine layer, or one whose cell is run by an op, compiles into one graph, forward and backward, with the same
+    numbers."""
     layer = subject.layer(dtype)
-    if not layer.traits.affine:
+    if not layer.traits.affine and not any(isinstance(m, rt.Cell) and has_fused(m) for m in layer.modules()):
         return
     x = subject.input(layer, BATCH, LENGTH, dtype).requires_grad_()
     torch._dynamo.reset()
