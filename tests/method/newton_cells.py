@@ -60,6 +60,11 @@ def names() -> list[str]:
     ]
 
 
+def explicit() -> list[str]:
+    """Those whose step is no equation: of these Newton's method forms Jacobians, and counts its own iterations."""
+    return [name for name in names() if not issubclass(getattr(cells, name), rt.ImplicitCell)]
+
+
 def build(name: str, length: int, dtype: torch.dtype):
     """A cell and its input."""
     torch.manual_seed(1)

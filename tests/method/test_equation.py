@@ -9,7 +9,7 @@ import torch
 import ritornello as rt
 from ritornello import cells
 from ritornello.implicit import fixed_point
-from tests.method.newton_cells import numbers, worst
+from tests.method.newton_cells import build, numbers, worst
 
 REACH = {torch.float64: 1e-9, torch.float32: 2e-5}
 
@@ -66,6 +66,14 @@ def test_mixers_of_the_fixed_point_rnn(dtype, options):
     assert worst(got, want) < REACH[dtype] and stats["certified"]
 
 
+@pytest.mark.slow
+def test_4096_steps():
+    cell, x = build("FPRNNCell", 4096, torch.float32)
+    with torch.no_grad():
+        want, got = rt.run(cell, x, method=rt.Sequential()), rt.run(cell, x, method=rt.Newton())
+    assert worst([got.y], [want.y]) < 2e-5 and got.stats["certified"] and got.stats["iterations"] <= 16
+
+
 def test_packed_sequences_with_empty_ones(mixed):
     cell, _ = mixed
     x, ends = torch.randn(1, 60, 6, dtype=torch.float64), torch.tensor([0, 3, 3, 40, 55])
@@ -103,6 +111,14 @@ def test_chaos_is_run_step_by_step(chaos, options):
         want, got = rt.run(cell, x, method=rt.Sequential()), rt.run(cell, x, method=rt.Newton(**options))
     assert torch.equal(got.y, want.y) and torch.equal(got.state, want.state)
     assert not got.stats["certified"] and got.stats["sequential"] and got.stats["bound"] > 1e-10
+
+
+def test_the_error_that_a_window_is_handed_counts(chaos):
+    """Each of many short windows would pass, and all of them together be off by 1e-5."""
+    cell, x = chaos
+    with torch.no_grad():
+        want, got = rt.run(cell, x, method=rt.Sequential()), rt.run(cell, x, method=rt.Newton(window=5))
+    assert (got.y - want.y).abs().max() < 1e-9 and got.stats["sequential"]
 
 
 def test_a_residual_is_no_certificate(chaos):

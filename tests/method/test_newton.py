@@ -17,7 +17,7 @@ import ritornello as rt
 from ritornello import cells
 from ritornello.lab import newton_study
 from ritornello.method.newton import _implicit
-from tests.method.newton_cells import SIZE, UNSTABLE, Bound, Tanh, build, names, numbers, worst
+from tests.method.newton_cells import SIZE, UNSTABLE, Bound, Tanh, build, explicit, names, numbers, worst
 
 REACH = {torch.float64: 1e-9, torch.float32: 2e-5}
 
@@ -34,7 +34,7 @@ def test_every_cell_equals_the_loop(name, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", explicit())
 @pytest.mark.parametrize("dtype", REACH)
 def test_every_cell_equals_the_loop_over_4096_steps(name, dtype):
     cell, x = build(name, 4096, dtype)
@@ -239,6 +239,17 @@ def test_other_ways_to_the_same_numbers(options):
     want, _ = numbers(cell, x, rt.Sequential())
     got, stats = numbers(cell, x, rt.Newton(**options))
     assert stats["certified"] and worst(got, want) < 1e-9
+
+
+@pytest.mark.parametrize(("name", "size"), [("IndRNNCell", 128), ("SLSTMCell", 16)])
+def test_kinks_within_a_long_memory_are_found_by_shooting(name, size):
+    """From plain passes alone these took up to 29 iterations."""
+    torch.manual_seed(0)
+    cell, x = getattr(cells, name)(size, size).double(), torch.randn(1, 4096, size, dtype=torch.float64)
+    with torch.no_grad():
+        y, _, stats = rt.run(cell, x, method=rt.Newton(window=1 << 30))
+    assert stats["certified"] and stats["iterations"] <= 2 and stats["iterations"] + stats["passes"] <= 10, stats
+    assert worst([y[:, -1:]], [rt.run(cell, x, method=rt.Sequential()).y[:, -1:]]) < 1e-9
 
 
 def test_iterates_that_are_no_numbers_are_mended():

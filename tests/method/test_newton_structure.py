@@ -10,7 +10,7 @@ import ritornello as rt
 from ritornello import cells
 from ritornello.method.newton._layout import Layout, Structure
 from ritornello.method.newton._structure import derivatives
-from tests.method.newton_cells import Bound, Tanh, build, names
+from tests.method.newton_cells import Bound, Tanh, build, explicit
 
 KINDS = {
     "ElmanCell": (6, 1),
@@ -47,11 +47,7 @@ def test_heads_across_several_tensors():
     assert structure(cell, torch.randn(2, 9, 4, dtype=torch.float64)) == "4 dense of 10×10"
 
 
-EXPLICIT = [n for n in names() if not issubclass(getattr(cells, n), rt.ImplicitCell)]
-"""Of a cell whose step is an equation no Jacobian is formed."""
-
-
-@pytest.mark.parametrize("name", EXPLICIT)
+@pytest.mark.parametrize("name", explicit())
 def test_blocks_are_the_jacobian_of_torch(name):
     cell, x = build(name, 5, torch.float64)
     _check_blocks(cell, x)
