@@ -111,10 +111,15 @@ class System:
         for row, time in slabs(rows, length, self.width * (true.size if true.dense else 1)):
             before = self.h[row, time]
             lead = (before.shape[0], before.shape[1])
-            leaves = s.from_order(before.flatten(0, 1))
-            stepped, block = derivatives(self.cell, true, self._inputs(row, time), leaves)
-            block = block if true is s else block.flatten(1)[:, s.kept]
+            stepped, block = self.derivatives(self._inputs(row, time), s.from_order(before.flatten(0, 1)))
             yield row, time, s.to_order(stepped, 1).unflatten(0, lead), block.unflatten(0, lead)
+
+    def derivatives(self, u: Tree, h: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """One step of each row, the leaves of u and h with leading (R,), and of its Jacobian what is kept,
+        (R, \\*block_shape)."""
+        s = self.structure
+        stepped, block = derivatives(self.cell, s if s.whole is None else s.whole, u, h)
+        return stepped, block if s.whole is None else block.flatten(1)[:, s.kept]
 
     # -------------------------------------------------------------------------------------------------------- solution
 
