@@ -213,7 +213,7 @@ class ReverseString(Replay):
             "training": Training(steps=1000, batch=64, learning_rates=(1e-2, 3e-3)),
         }
     )
-    published: ClassVar = MappingProxyType(deletang(62.0, 100, 100, 62.3, 80.9))
+    published: ClassVar = MappingProxyType(deletang(62.0, 100, 100, 62.3, 60.9))
     backwards: ClassVar[bool] = True
 
     symbols: int = 2

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar
 
 from ritornello.tasks.base import About
-from ritornello.tasks.formal import DELETANG, Formal, deletang, small
+from ritornello.tasks.formal import DELETANG, Formal, small
 from ritornello.typing import Tensor
 
 __all__ = ["CycleNavigation"]
@@ -26,7 +25,6 @@ class CycleNavigation(Formal):
         tests="Counting modulo five in both directions: a rotation, which takes complex eigenvalues or several steps.",
     )
     small: ClassVar = small(1000)
-    published: ClassVar = MappingProxyType(deletang(100, 100, 100, 61.9, 100))
     symbols: ClassVar[int] = 3
     labels: ClassVar[int] = CYCLE
 

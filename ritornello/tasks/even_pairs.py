@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar
 
 from ritornello.tasks.base import About
-from ritornello.tasks.formal import DELETANG, Formal, deletang, small
+from ritornello.tasks.formal import DELETANG, Formal, small
 from ritornello.typing import Tensor
 
 __all__ = ["EvenPairs"]
@@ -24,7 +23,6 @@ class EvenPairs(Formal):
         tests="Keeping the first token, however many follow, and comparing another with it.",
     )
     small: ClassVar = small(300)
-    published: ClassVar = MappingProxyType(deletang(100, 100, 100, 96.4, 100))
     symbols: ClassVar[int] = 2
     labels: ClassVar[int] = 2
 

@@ -57,7 +57,6 @@ class ListOps(Task):
                 ("attention", 0.3637, "Tay et al. 2021, arXiv:2011.04006, table 1"),
                 ("linear_attention", 0.1613, "Tay et al. 2021, arXiv:2011.04006, table 1"),
                 ("s4", 0.5960, "Gu et al. 2022, arXiv:2111.00396, table 4 (revised)"),
-                ("lru", 0.602, "Orvieto et al. 2023, arXiv:2303.06349, table 1"),
             )
         }
     )

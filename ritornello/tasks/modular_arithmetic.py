@@ -93,7 +93,6 @@ class BracketedArithmetic(Formal):
         tests="Evaluating nested expressions: a stack, beyond what a state of constant size can hold.",
     )
     small: ClassVar = small(1500, dense=False, train_length=20, test_lengths=(20, 40, 80))
-    published: ClassVar = MappingProxyType(deletang(41.3, 96.1, 95.4, 32.5, 59.2))
     symbols: ClassVar[int] = MODULUS + 6
     labels: ClassVar[int] = MODULUS
 
