@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ritornello import layers, models, ops, state, transition
 from ritornello._run import Result, run
 from ritornello.cell import AffineCell, Cell
@@ -19,6 +21,9 @@ from ritornello.kernels.registry import backend, explain
 from ritornello.method import Auto, Chunked, Compiled, Fused, Method, Newton, Scan, Sequential
 from ritornello.models import LanguageModel, ModelConfig, Parallel, Repeat
 from ritornello.state import State
+
+if TYPE_CHECKING:
+    from ritornello import tasks
 
 __version__ = "0.1.0"
 
@@ -55,5 +60,19 @@ __all__ = [
     "run",
     "save",
     "state",
+    "tasks",
     "transition",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`tasks` is imported when it is first asked for: few need it, and it draws its tables then."""
+    if name == "tasks":
+        import importlib
+
+        return importlib.import_module("ritornello.tasks")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -270,25 +270,35 @@ import torch
 before, start = set(sys.modules), time.perf_counter()
 import ritornello
 print(time.perf_counter() - start)
-print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+print(*sorted(set(sys.modules) - before))
 print(ritornello.__path__[0])
 print(open("/proc/self/maps").read() if sys.platform == "linux" else "")
 """
 
 
 def fresh() -> tuple[float, set[str], str, str]:
-    """What ``import ritornello`` costs after torch: seconds, packages; then its folder, and the libraries in memory."""
+    """What ``import ritornello`` costs after torch: seconds, modules; then its folder, and the libraries in memory."""
     done = subprocess.run([sys.executable, "-c", FRESH], cwd=ROOT, capture_output=True, text=True, check=True)
-    seconds, packages, folder, libraries = done.stdout.split("\n", 3)
-    return float(seconds), set(packages.split()), folder, libraries
+    seconds, modules, folder, libraries = done.stdout.split("\n", 3)
+    return float(seconds), set(modules.split()), folder, libraries
 
 
 def test_import_brings_nothing_optional_along() -> None:
-    _, packages, folder, libraries = fresh()
+    _, modules, folder, libraries = fresh()
+    packages = {name.partition(".")[0] for name in modules}
     assert PACKAGE in packages
     assert not packages & OPTIONAL
+    assert "ritornello.tasks" not in modules, "they are imported when they are asked for"
     assert folder not in libraries, "the native library is loaded on its first use"
     assert sys.platform != "linux" or "torch" in libraries, "libraries in memory were not seen"
+
+
+def test_tasks_are_there_all_the_same() -> None:
+    import ritornello
+
+    assert "tasks" in dir(ritornello) and ritornello.tasks.find("parity").name == "parity"
+    with pytest.raises(AttributeError, match="no attribute 'task'"):
+        ritornello.task  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_import_is_quick() -> None:
