@@ -25,6 +25,7 @@ from ritornello.tasks.mqar import MQAR
 from ritornello.tasks.parity import Parity
 from ritornello.tasks.passkey import Passkey
 from ritornello.tasks.scan import Scan
+from ritornello.tasks.set_disjointness import SetDisjointness
 from ritornello.tasks.star_free import StarFree
 from ritornello.tasks.text import Text
 
@@ -65,6 +66,7 @@ for _task in (
     Scan,
     SelectivBench,
     SelectiveCopying,
+    SetDisjointness,
     StarFree,
     Text,
     Z60,
