@@ -12,7 +12,7 @@ import torch
 from ritornello.sequence import Sequence
 from ritornello.typing import Tensor, Tree, accumulation_dtype
 
-__all__ = ["Transition", "prefixes"]
+__all__ = ["Transition", "prefixes", "whole"]
 
 
 class Transition(ABC):
@@ -130,6 +130,14 @@ def prefixes(t: Transition) -> Transition:
     else:
         at_even = even
     return _merge(_interleave, at_even, at_odd)
+
+
+def whole(t: Transition) -> Any:
+    """The composition of all times, with leading (B,): the identity of no time. Only where `prefixes` is."""
+    if t.length == 0:
+        one = t.map(lambda x: x.new_zeros(x.shape[0], 1, *x.shape[2:]))
+        t = one.masked(torch.zeros(t.batch, 1, dtype=torch.bool, device=t.lead.device))
+    return prefixes(t).map(lambda x: x[:, -1])
 
 
 def _merge(function: Callable[[Tensor, Tensor], Tensor], one: Transition, two: Transition) -> Transition:

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from ritornello import ops
-from ritornello.transition.base import Transition, prefixes
+from ritornello.transition.base import Transition, whole
 from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["MLSTM", "MLSTMSegment"]
@@ -41,12 +41,13 @@ class MLSTMSegment(Transition):
         C = keep.unsqueeze(-1) * C + add.unsqueeze(-1) * self.memory
         return C, keep * n + add * self.normaliser, top
 
-    def after(self, earlier: MLSTMSegment) -> MLSTMSegment:
+    def after(self, earlier: Any) -> MLSTMSegment:
+        earlier = earlier.as_element()
         C, n, top = self.apply((earlier.memory, earlier.normaliser, earlier.i))
         return MLSTMSegment(C, n, top, self.log_decay + earlier.log_decay)
 
     def summary(self) -> MLSTMSegment:
-        return prefixes(self.wide()).map(lambda x: x[:, -1])  # type: ignore[return-value]
+        return whole(self.wide())
 
     def start(self) -> State:
         return tuple(torch.zeros_like(t[:, 0]) for t in (self.memory, self.normaliser, self.i))  # type: ignore[return-value]

@@ -9,7 +9,7 @@ import torch
 
 from ritornello import ops
 from ritornello.errors import InputError
-from ritornello.transition.base import Transition, prefixes
+from ritornello.transition.base import Transition, whole
 from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["Softmax"]
@@ -67,7 +67,7 @@ class Softmax(Transition):
         )
 
     def summary(self) -> Softmax:
-        return prefixes(self.wide().as_element()).map(lambda x: x[:, -1])  # type: ignore[return-value]
+        return whole(self.wide().as_element())
 
     def start(self) -> tuple[Tensor, Tensor, Tensor]:
         wide = accumulation_dtype(self.values.dtype)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
 
 from ritornello import ops
 from ritornello.sequence import Sequence
-from ritornello.transition.base import Transition, prefixes
+from ritornello.transition.base import Transition, prefixes, whole
 from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["Block", "Dense", "Diagonal", "Gated", "Segment", "Selective"]
@@ -28,7 +28,8 @@ class Diagonal(Transition):
     def apply(self, h: Tensor) -> Tensor:
         return self.a * h + self.b
 
-    def after(self, earlier: Diagonal) -> Diagonal:
+    def after(self, earlier: Any) -> Diagonal:
+        earlier = earlier.as_element()
         return Diagonal(self.a * earlier.a, self.a * earlier.b + self.b)
 
     def summary(self) -> Diagonal:
@@ -159,7 +160,7 @@ class Block(Transition):
         return Block(torch.einsum("...ijd,...jkd->...ikd", self.a, earlier.a), self.apply(earlier.b))
 
     def summary(self) -> Block:
-        return prefixes(self.wide()).map(lambda x: x[:, -1])  # type: ignore[return-value]
+        return whole(self.wide())
 
     def start(self) -> Tensor:
         return self.b.new_zeros((self.batch, *self.b.shape[2:]), dtype=accumulation_dtype(self.b.dtype))
@@ -188,11 +189,13 @@ class Dense(Transition):
             return (self.matrix @ h.unsqueeze(-1)).squeeze(-1) + self.added
         return self.matrix @ h + self.added
 
-    def after(self, earlier: Dense) -> Dense:
+    def after(self, earlier: Any) -> Dense:
+        if not isinstance(earlier, Dense):  # a step of a matrix state
+            earlier = earlier.as_segment()
         return Dense(self.matrix @ earlier.matrix, self.apply(earlier.added))
 
     def summary(self) -> Dense:
-        return prefixes(self.wide()).map(lambda x: x[:, -1])  # type: ignore[return-value]
+        return whole(self.wide())
 
     def start(self) -> Tensor:
         return self.added.new_zeros((self.batch, *self.added.shape[2:]), dtype=accumulation_dtype(self.added.dtype))

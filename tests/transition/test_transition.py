@@ -131,6 +131,24 @@ def test_after_is_composition(case):
     same(absolute(t, composed.apply(h)), absolute(t, second.apply(first.apply(h))))
 
 
+def test_a_composition_takes_one_more_step(case):
+    t, _ = case
+    if isinstance(t, Selective):
+        return
+    first, second, third = t.unbind()[:3]
+    h = some_state(t)
+    want = absolute(t, third.apply(second.apply(first.apply(h))))
+    same(absolute(t, third.after(second).after(first).apply(h)), want)
+    same(absolute(t, third.after(second.after(first)).apply(h)), want)
+
+
+def test_no_time_is_the_identity(case):
+    t, _ = case
+    h = some_state(t)
+    if not isinstance(t, Selective):
+        same(absolute(t, t.map(lambda x: x[:, :0]).summary().apply(h)), absolute(t, h))
+
+
 def test_scan_read_is_the_loop(case):
     t, query = case
     h = some_state(t)
