@@ -11,6 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
+from ritornello.errors import BackendError
 from ritornello.implicit import ImplicitCell
 from ritornello.kernels.native import available
 from ritornello.method import cost
@@ -59,7 +60,13 @@ class Auto(Method):
         method, told = self.choose(cell), {}
         if method is self:
             method, told = self.advise(cell, u, state, cu_seqlens)
-        outputs, last, stats = method.solution(cell, u, state, cu_seqlens)
+        try:
+            outputs, last, stats = method.solution(cell, u, state, cu_seqlens)
+        except BackendError as refused:
+            if not isinstance(method, Compiled):
+                raise
+            method, told = Sequential(), {**told, "refused": str(refused)}
+            outputs, last, stats = method.solution(cell, u, state, cu_seqlens)
         if isinstance(method, Newton):
             cost.learn(cell, state, stats)
         return Solution(outputs, last, {"method": str(method), **told, **stats})

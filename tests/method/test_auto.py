@@ -85,3 +85,18 @@ def test_fused_where_there_is_a_kernel():
     with rt.explain() as log:
         stats = rt.run(cell, torch.randn(1, 100, 8)).stats
     assert stats["method"] == "Fused()" and log[0].op == "lstm"
+
+
+def test_what_compiled_refuses_is_run_by_a_loop(monkeypatch):
+    """A gradient that the compiled code could not give; and it says so."""
+    monkeypatch.setattr(cost, "estimates", lambda *given: {"Sequential": 2.0, "Newton": 3.0, "Compiled": 1.0})
+    hidden = torch.rand(16, requires_grad=True)
+
+    class Closure(Mild):
+        def step(self, u, h):
+            return torch.tanh(hidden * h + u)
+
+    y, _, stats = rt.run(Closure(16), torch.randn(1, 100, 16), method=rt.Auto(compile=True))
+    y.sum().backward()
+    assert stats["method"] == "Sequential()" and "closure" in stats["refused"]
+    assert hidden.grad is not None and hidden.grad.any()
