@@ -56,6 +56,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
     add("--optimizer", str, f"adamw, or muon for the projections ({plain.optimizer})", metavar="NAME")
     add("--weight-decay", float, f"on matrices ({plain.weight_decay})", metavar="X")
     add("--clip", float, f"the largest norm of the gradient ({plain.clip})", metavar="X")
+    add("--balance", float, "of the loss that keeps the loads of routers even, of moe and mom (0)", metavar="X")
     add("--carry-state", None, "read on from window to window with the state carried", action="store_true")
     add("--bf16", None, "matrix products in bfloat16", action="store_true")
     add("--seed", int, "of the weights and the order of the data (0)", metavar="N")

@@ -20,15 +20,18 @@ class Objective(nn.Module):
     Args:
         model: a LanguageModel.
         carry: whether a batch that is not `fresh` goes on from the state of the batch before.
+        balance: how much of the loss that keeps the loads of routers even is added.
     """
 
-    def __init__(self, model: LanguageModel, carry: bool):
+    def __init__(self, model: LanguageModel, carry: bool, balance: float = 0.0):
         super().__init__()
-        self.model, self.carry = model, carry
+        self.model, self.carry, self.balance = model, carry, balance
         self.carried: State | None = None
 
     def forward(self, ids: Tensor, targets: Tensor, cu_seqlens: Tensor | None, fresh: bool) -> Tensor:
         before = None if fresh or self.carried is None else states.detach(self.carried)
-        loss, after = self.model.loss(ids, targets, before, cu_seqlens=cu_seqlens, return_state=True)
+        loss, after = self.model.loss(
+            ids, targets, before, cu_seqlens=cu_seqlens, return_state=True, balance=self.balance
+        )
         self.carried = states.detach(after) if self.carry else None
         return loss

@@ -30,6 +30,7 @@ class Settings:
         optimizer: ``"adamw"``, or ``"muon"`` for the projections with AdamW for the rest (one device, or ``"ddp"``).
         beta2: of AdamW; beta1 is 0.9.
         clip: the largest norm of the gradient.
+        balance: how much of the loss that keeps the loads of routers even is added (see `LanguageModel.loss`).
         accumulate: batches whose gradients are summed before an update.
         carry_state: each row reads one stretch of text window by window, and its state goes on from one to the next
             (backpropagation is truncated at the window); else windows are shuffled and documents packed.
@@ -51,6 +52,7 @@ class Settings:
     optimizer: str = "adamw"
     beta2: float = 0.95
     clip: float = 1.0
+    balance: float = 0.0
     accumulate: int = 1
     carry_state: bool = False
     bf16: bool = False
@@ -69,8 +71,9 @@ class Settings:
         for name in ("warmup", "final_lr", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"`{name}` is {getattr(self, name)}; wanted a part of one, e.g. 0.05.")
-        if not self.weight_decay >= 0:
-            raise InputError(f"`weight_decay` is {self.weight_decay}; wanted 0 or more.")
+        for name in ("weight_decay", "balance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"`{name}` is {getattr(self, name)}; wanted 0 or more.")
         if self.strategy not in STRATEGIES:
             raise InputError(f"`strategy` is {self.strategy!r}. {nearest(self.strategy, STRATEGIES)}")
         if self.optimizer not in OPTIMIZERS:

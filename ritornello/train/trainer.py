@@ -83,7 +83,7 @@ class Trainer:
         self.show, self.tensorboard = show, tensorboard
         self.step, self.seconds = 0, 0.0
         self.fabric = devices.launch(settings)
-        self.objective = Objective(model.train(), settings.carry_state)
+        self.objective = Objective(model.train(), settings.carry_state, settings.balance)
         self.wrapped = self.fabric.setup_module(self.objective)
         self.optimizers = optimizers(
             model, settings

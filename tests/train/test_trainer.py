@@ -104,6 +104,18 @@ def test_the_carried_state_matters(tmp_path):
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_routers_keep_their_loads_even(tmp_path):
+    """The weights differ from those of a run without, and models without routers are refused."""
+    found = []
+    for share in (0.0, 0.5):
+        made = model("min_gru", ffn=("moe", {"experts": 4, "hidden": 16}))
+        trainer(tmp_path / str(share), made, balance=share, steps=4).run()
+        found.append(weights(tmp_path / str(share))["backbone.blocks.0.ffn.router.weight"])
+    assert not torch.allclose(*found, atol=1e-4)
+    with pytest.raises(InputError, match="none of the model's layers has a router"):
+        trainer(tmp_path / "none", balance=0.5, steps=4).run()
+
+
 def test_other_data_is_refused(tmp_path):
     trainer(tmp_path).run()
     other = Tokens.of([Document("o", b"something else " * 50)], ByteTokenizer())
