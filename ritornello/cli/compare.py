@@ -65,6 +65,9 @@ def run(arguments: argparse.Namespace) -> None:
             ) from None
     for path in write_report(folder, records):
         print(f"written: {path}")
+    if not any(record["kind"] == "run" for record in records):
+        print("ritornello: No run was finished; the report tells why. Run the same again to try it.", file=sys.stderr)
+        raise SystemExit(1)
 
 
 def _progress():

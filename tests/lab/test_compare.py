@@ -330,6 +330,20 @@ def test_a_layer_that_fails_does_not_stop_the_others(tmp_path, here):
     assert any("does not divide" in r["why"] for r in found if r["kind"] == "failure")
 
 
+def test_where_every_run_fails_the_command_has_failed(tmp_path, here, capsys, monkeypatch):
+    def lost(work, tick):
+        return {"kind": "failure", "stage": work["kind"], "layer": "min_gru", "task": "echo", "why": "the worker died"}
+
+    monkeypatch.setattr(running, "perform", lost)
+    argv = ["compare", "--layers", "min_gru", "--task", "echo", "--budget", "4", "--seeds", "1"]
+    monkeypatch.setattr("ritornello.cli.compare._told", lambda outcome: "")
+    with pytest.raises(SystemExit) as left:
+        main([*argv, "--out", str(tmp_path / "a")])
+    assert left.value.code == 1
+    assert "No run was finished" in capsys.readouterr().err
+    assert "the worker died" in (tmp_path / "a" / "report.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("budget", ["1e-9s", "1e-3FLOP"])
 def test_a_budget_too_small_for_a_step(tmp_path, here, budget, capsys):
     argv = ["compare", "--layers", "min_gru", "--task", "echo", "--width", "16", "--depth", "1", "--budget", budget]
