@@ -10,6 +10,7 @@ from ritornello.cell import AffineCell, Cell
 from ritornello.errors import InputError
 from ritornello.method import Auto, Compiled, Fused, Method
 from ritornello.method._probe import check_once
+from ritornello.method.base import name_of
 from ritornello.sequence import Sequence, leading
 from ritornello.typing import Tensor, Tree
 
@@ -48,13 +49,19 @@ def run(
         raise InputError(
             f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None for Auto()."
         )
-    lead = leading(x)
+    if not isinstance(cell, Cell):
+        raise InputError(f"`cell` is a {type(cell).__name__}; wanted a rt.Cell or a rt.AffineCell.")
+    lead = x if isinstance(x, Tensor) else leading(x)
+    if not isinstance(lead, Tensor):
+        raise InputError(f"`x` holds a {type(lead).__name__}; wanted a tensor (B, T, ...), or a nest of such.")
     if lead.dim() < 2:
         raise InputError(f"`x` has shape {tuple(lead.shape)}; wanted leading (B, T): a batch, then time.")
     sequence = Sequence.of(lead, cu_seqlens)
     u = cell.drive(x)
     if state is None:
         state = cell.initial_state(sequence.batch, lead)
+    else:
+        _check_batch(state, sequence.batch)
     affine = cell if isinstance(cell, AffineCell) and not isinstance(method, Compiled) else None  # it compiles the step
     recurrence = cell if affine is None else affine.transition(u)
     chosen = method.choose(recurrence) if isinstance(method, Auto) else method
@@ -68,7 +75,7 @@ def run(
         y = cell.read(u, h)
     if cu_seqlens is not None and _may_speak(cell):
         y = pytree.tree_map(sequence.clear_unused, y)
-    return Result(y, last, {"method": str(chosen), **told})
+    return Result(y, last, {"method": name_of(chosen), **told})
 
 
 def _may_speak(cell: Cell) -> bool:
@@ -76,3 +83,13 @@ def _may_speak(cell: Cell) -> bool:
     if isinstance(cell, AffineCell):
         return type(cell).finish is not AffineCell.finish
     return type(cell).read is not Cell.read
+
+
+def _check_batch(state: Tree, batch: int) -> None:
+    for s in (state,) if isinstance(state, Tensor) else pytree.tree_leaves(state):
+        if not isinstance(s, Tensor) or s.dim() == 0 or s.shape[0] != batch:
+            got = f"a tensor {tuple(s.shape)}" if isinstance(s, Tensor) else f"a {type(s).__name__}"
+            raise InputError(
+                f"`state` holds {got}; wanted tensors with a leading {batch}, one row a sequence. Pass the state "
+                "that an earlier run returned, or None to start."
+            )

@@ -15,7 +15,7 @@ from ritornello.errors import BackendError
 from ritornello.implicit import ImplicitCell
 from ritornello.kernels.native import available
 from ritornello.method import cost
-from ritornello.method.base import Method, Recurrence, Solution, has_fused
+from ritornello.method.base import Method, Recurrence, Solution, has_fused, name_of
 from ritornello.method.compiled import Compiled
 from ritornello.method.fused import Fused
 from ritornello.method.newton import Newton
@@ -29,6 +29,7 @@ __all__ = ["Auto", "weighed"]
 
 SHORT = 64
 """Steps up to which a cell's loop is run without looking further: nothing could gain a millisecond."""
+SEQUENTIAL, FUSED = Sequential(), Fused()
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Auto(Method):
     def choose(self, recurrence: Recurrence) -> Method:
         """The method that will run `recurrence`; this one where that is decided by the sizes."""
         if has_fused(recurrence) and (isinstance(recurrence, Transition) or _has_kernel(recurrence)):
-            return Fused()
+            return FUSED
         return Scan() if isinstance(recurrence, Transition) else self
 
     def refusal(self, recurrence: Recurrence) -> str | None:
@@ -69,7 +70,7 @@ class Auto(Method):
             outputs, last, stats = method.solution(cell, u, state, cu_seqlens)
         if isinstance(method, Newton):
             cost.learn(cell, state, stats)
-        return Solution(outputs, last, {"method": str(method), **told, **stats})
+        return Solution(outputs, last, {"method": name_of(method), **told, **stats})
 
     def advise(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None = None) -> tuple[Method, dict]:
         """The method for a cell that drives its steps with u (B, T, ...), and the seconds that each would take."""
@@ -116,5 +117,7 @@ def _has_kernel(cell: Cell) -> bool:
         return True
     if torch.compiler.is_compiling():
         return True
-    first = next(cell.parameters(), None)
+    # At every call, for a cell may have moved; its own parameters first, for walking through its parts takes long.
+    first = next((p for p in cell._parameters.values() if p is not None), None)
+    first = next(cell.parameters(), None) if first is None else first
     return first is None or (first.device.type == "cpu" and available())

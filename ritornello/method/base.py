@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from ritornello.cell import Cell
 from ritornello.errors import BackendError
 from ritornello.implicit import ImplicitCell
-from ritornello.kernels.registry import active_method
+from ritornello.kernels.registry import active_method, explaining
 from ritornello.sequence import leading
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
@@ -58,12 +59,20 @@ class Method(ABC):
                 f"{self} cannot run {type(recurrence).__name__}: {reason} These can: {able(recurrence)}."
             )
         query = () if query is None else query  # a pytree without leaves
+        if not explaining():
+            return self._solution(recurrence, query, state, cu_seqlens)
         with active_method(str(self)):
-            if isinstance(recurrence, Transition):
-                return _solution(self._solve_transition(recurrence, query, state, cu_seqlens))
-            # Steps run in the state's precision, as kernels do: autocast would round each of a thousand products.
-            with torch.autocast(leading(query).device.type, enabled=False):
-                return _solution(self._solve_cell(recurrence, query, state, cu_seqlens))
+            return self._solution(recurrence, query, state, cu_seqlens)
+
+    def _solution(self, recurrence: Recurrence, query: Tree, state: Tree, cu_seqlens: Tensor | None) -> Solution:
+        if isinstance(recurrence, Transition):
+            return _as_solution(self._solve_transition(recurrence, query, state, cu_seqlens))
+        device = leading(query).device.type
+        if not torch.is_autocast_enabled(device):  # entering a context costs as much as a small step
+            return _as_solution(self._solve_cell(recurrence, query, state, cu_seqlens))
+        # Steps run in the state's precision, as kernels do: autocast would round each of a thousand products.
+        with torch.autocast(device, enabled=False):
+            return _as_solution(self._solve_cell(recurrence, query, state, cu_seqlens))
 
     @abstractmethod
     def refusal(self, recurrence: Recurrence) -> str | None:
@@ -80,8 +89,14 @@ class Method(ABC):
     ) -> tuple[Any, Tree] | Solution: ...
 
 
-def _solution(found: tuple[Any, Tree] | Solution) -> Solution:
+def _as_solution(found: tuple[Any, Tree] | Solution) -> Solution:
     return found if isinstance(found, Solution) else Solution(*found, {})
+
+
+@lru_cache
+def name_of(method: Method) -> str:
+    """``str(method)``: writing it out takes as long as a small step."""
+    return str(method)
 
 
 def has_fused(recurrence: Recurrence) -> bool:
