@@ -17,12 +17,14 @@ from ritornello.typing import Tensor, Tree
 if TYPE_CHECKING:
     from ritornello.implicit.cell import ImplicitCell
 
-__all__ = ["LOOSE", "attach"]
+__all__ = ["EVERY", "LOOSE", "attach"]
 
 LOOSE = {torch.float64: 1e-10}
 """What a residual must come to for a solution to be one, relative; 1e-5 below float64."""
 MOST = 500
 """Products with the derivative at most, for one gradient."""
+EVERY = 3
+"""Over many times every third sweep is mixed."""
 
 
 def attach(cell: ImplicitCell, u: Tree, y: Tensor, state: Tree, sequence: Sequence) -> tuple[Tensor, Tree]:
@@ -62,7 +64,10 @@ class _Solved:
         if given.numel() == 0:
             return given
         first = flat(given)
-        found = fixed_point(lambda x: flat(product(x.view_as(given)) + given), first, rounding(given.dtype), MOST)
+        every = EVERY if given.shape[1] > 1 else 1
+        found = fixed_point(
+            lambda x: flat(product(x.view_as(given)) + given), first, rounding(given.dtype), MOST, every=every
+        )
         worst = float(found.residual.max())
         if not worst <= LOOSE.get(given.dtype, 1e-5):
             raise ConvergenceError(

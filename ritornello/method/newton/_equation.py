@@ -17,7 +17,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ritornello.errors import ConvergenceError, InputError
-from ritornello.implicit import ImplicitCell, attach, fixed_point, rounding
+from ritornello.implicit import EVERY, ImplicitCell, attach, fixed_point, rounding
 from ritornello.method.sequential import Sequential
 from ritornello.sequence import Sequence, leading
 from ritornello.typing import Tensor, Tree
@@ -165,17 +165,21 @@ class _Solution:
 
     def find(self, most: int, relax: float) -> tuple[Tensor, Tensor, Tensor, Tree, int]:
         """y (B, T, ...); the residual, the bound (B,); the error of the last state; and the sweeps it took."""
-        lead = leading(self.u)
-        shape = *lead.shape[:2], *self.like.shape[1:]
-        nothing = self.like.new_zeros(shape)
-        found = fixed_point(
-            lambda y: self._rows(self._sweep(y, self.state)[0]), self._rows(nothing), MARGIN * self.tol, most, relax
-        )
-        residual = found.residual
-        if not bool((residual <= self.tol).all()):
-            return self._packed(found.y), residual, torch.full_like(residual, float("inf")), None, found.sweeps
-        bound, error = self._certify(found.y, residual, most, relax)
-        return self._packed(found.y), residual, bound, error, found.sweeps
+        shape = *leading(self.u).shape[:2], *self.like.shape[1:]
+        y, sweeps, target = self._rows(self.like.new_zeros(shape)), 0, MARGIN * self.tol
+        while True:
+            found = fixed_point(
+                lambda y: self._rows(self._sweep(y, self.state)[0]), y, target, most - sweeps, relax, EVERY
+            )
+            y, residual, sweeps = found.y, found.residual, sweeps + found.sweeps
+            if not bool((residual <= self.tol).all()):
+                return self._packed(y), residual, torch.full_like(residual, float("inf")), None, sweeps
+            bound, error = self._certify(y, residual, most, relax)
+            # What the residual grows to can be made smaller with it, as far as rounding lets it.
+            target = 0.5 * self.tol * float((residual / bound.clamp(min=self.tol)).min())
+            lower = 2 * torch.finfo(y.dtype).eps < target < 0.9 * float(residual.max())
+            if bool((bound <= self.tol).all()) or sweeps >= most or not lower:
+                return self._packed(y), residual, bound, error, sweeps
 
     def _certify(self, y: Tensor, size: Tensor, most: int, relax: float) -> tuple[Tensor, Tree]:
         eps = torch.finfo(y.dtype).eps
@@ -196,7 +200,7 @@ class _Solution:
         # To rounding errors, times α: an early one may grow beyond a late one that is much larger.
         least = (factor * eps).clamp(min=rounding(y.dtype) / MARGIN)
         found = fixed_point(
-            lambda x: self._rows(self._sweep(x, before)[0]) + offset, y + offset, MARGIN * least, most, relax
+            lambda x: self._rows(self._sweep(x, before)[0]) + offset, y + offset, MARGIN * least, most, relax, EVERY
         )
         nudged = self._sweep(found.y, before)[1]
         error = pytree.tree_map(lambda a, b: (a - b) / self._each(factor, a), nudged, last)
