@@ -84,3 +84,18 @@ def test_states_do_not_tell_the_output_where_a_bonus_is_read():
     cell, x = Memory(bonus=True), torch.randn(1, 3, 22)
     with pytest.raises(rt.InputError, match=r"Memory reads the state before each step.*rt\.run"):
         by_hand(cell, x, cell.initial_state(1, x))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"cell": torch.nn.Linear(5, 5)}, "`cell` is a Linear; wanted a rt.Cell"),
+        ({"x": None}, "`x` holds a NoneType"),
+        ({"x": [1.0, 2.0]}, "`x` holds a float"),
+        ({"state": torch.zeros(3, 5)}, r"a tensor \(3, 5\); wanted tensors with a leading 2"),
+        ({"state": [0.0]}, "`state` holds a float"),
+    ],
+)
+def test_what_run_cannot_be_given(given, says):
+    with pytest.raises(rt.InputError, match=says):
+        rt.run(**{"cell": Leaky(), "x": torch.randn(2, 3, 5), **given})
