@@ -10,6 +10,7 @@ from ritornello.cell import AffineCell, Cell
 from ritornello.errors import InputError
 from ritornello.method import Auto, Compiled, Fused, Method
 from ritornello.method._probe import check_once
+from ritornello.method.base import name_of
 from ritornello.sequence import Sequence, leading
 from ritornello.typing import Tensor, Tree
 
@@ -74,7 +75,7 @@ def run(
         y = cell.read(u, h)
     if cu_seqlens is not None and _may_speak(cell):
         y = pytree.tree_map(sequence.clear_unused, y)
-    return Result(y, last, {"method": str(chosen), **told})
+    return Result(y, last, {"method": name_of(chosen), **told})
 
 
 def _may_speak(cell: Cell) -> bool:
