@@ -12,6 +12,7 @@ beyond the lengths of training.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 
 from ritornello import tasks
-from ritornello.cells import M2RNNCell
+from ritornello.layers import M2RNN
 from ritornello.models import ModelConfig, SequenceModel
 from ritornello.typing import Tensor
 
@@ -43,8 +44,9 @@ class Recipe:
         options: of the layer.
         learning_rate: the peak of AdamW's: 50 steps up, then level, then down to zero in the last 30 %.
         init_std: of the projections.
-        gain: where given, M²RNN's W starts as a random orthogonal matrix times it, not as the identity, from which
-            nothing is learned in so few steps: above 1, its tanh holds on to what it was set to.
+        gain: where given, M²RNN's W starts as random numbers of about gain / value size, every head's of norm `gain`
+            and orthogonal to the others', not as the identity, from which next to nothing is learned in so few steps.
+        forget: where given, M²RNN's forget gates start here; the authors' start near 1, where a step changes little.
         width, steps, batch, weight_decay: as everywhere.
     """
 
@@ -52,7 +54,8 @@ class Recipe:
     learning_rate: float = 2e-3
     init_std: float = 0.02
     gain: float | None = None
-    weight_decay: float = 0.0
+    forget: float | None = None
+    weight_decay: float = 0.1
     width: int = 64
     steps: int = 1000
     batch: int = 64
@@ -62,11 +65,12 @@ RECIPES: Mapping[str, Recipe] = {
     "lstm": Recipe(steps=2000),
     "slstm": Recipe(),
     "m2rnn": Recipe(
-        {"heads": 4, "key_size": 8, "value_size": 32, "conv_width": 1},
-        learning_rate=5e-3,
-        init_std=0.1,
-        gain=2.0,
-        steps=3000,
+        {"heads": 8, "key_size": 2, "value_size": 32, "conv_width": 1},
+        learning_rate=1e-2,
+        init_std=0.25,
+        gain=1.5,
+        forget=0.5,
+        steps=4000,
     ),
     "gla": Recipe(),
 }
@@ -97,16 +101,25 @@ def run(layer: str, task: str, recipe: Recipe, seed: int = 0) -> Result:
         init_std=recipe.init_std,
     )
     model = SequenceModel(config, outputs=rule.classes)
-    if recipe.gain is not None:
-        for part in model.modules():
-            if isinstance(part, M2RNNCell):
-                torch.nn.init.orthogonal_(part.weight, recipe.gain)
+    for part in model.modules():
+        if isinstance(part, M2RNN):
+            _start(part, recipe)
     begun = time.perf_counter()
     _train(model, rule, recipe, torch.Generator().manual_seed(seed))
     seconds = time.perf_counter() - begun
     right = _right(model, rule, torch.Generator().manual_seed(seed + 1))
     count = sum(p.numel() for p in model.parameters())
     return Result(layer, task, right.mean().item(), right[:, -TAIL:].mean().item(), seconds, count)
+
+
+@torch.no_grad()
+def _start(layer: M2RNN, recipe: Recipe) -> None:
+    """Other first values of W and of the forget gates than the authors'."""
+    if recipe.gain is not None:
+        torch.nn.init.orthogonal_(layer.cell.weight, recipe.gain)
+    if recipe.forget is not None:  # exp(−softplus(dt_bias)) with a rate of 1
+        layer.decay.A_log.zero_()
+        layer.decay.dt_bias.fill_(math.log(math.expm1(-math.log(recipe.forget))))
 
 
 def _train(model: SequenceModel, rule: tasks.Task, recipe: Recipe, generator: torch.Generator) -> None:

@@ -36,6 +36,14 @@ def test_the_lstm_learns_parity_beyond_its_training() -> None:
     assert result.tail > 0.99
 
 
+def test_m2rnn_starts_where_its_recipe_says() -> None:
+    layer, recipe = layers.M2RNN(16, heads=4, key_size=2, value_size=3), replace(RECIPES["m2rnn"], gain=1.5, forget=0.7)
+    state_tracking._start(layer, recipe)
+    torch.testing.assert_close(layer.decay(torch.zeros(1, 1, 4)).exp(), torch.full((1, 1, 4), 0.7))
+    heads = layer.cell.weight.flatten(1)
+    torch.testing.assert_close(heads @ heads.mT, 2.25 * torch.eye(4))
+
+
 def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(state_tracking.RECIPES, "gla", replace(RECIPES["gla"], steps=1, width=16))  # type: ignore[arg-type]
     assert main(["--layers", "gla", "--tasks", "parity"]) == 0
