@@ -47,16 +47,22 @@ class TanhCell(Cell):
 
 
 @torch.no_grad()
-def largest_exponent(cell: TanhCell, x: Tensor) -> float:
+def largest_exponent(cell: Cell, x: Tensor) -> float:
     """The largest Lyapunov exponent along the trajectory of x (1, T, size), per step: how fast two states close to
     each other part (or meet, below 0), as the mean logarithm of |J_t v| for a v that follows, kept at length 1.
 
+    Args:
+        cell: of one state tensor.
+
     Source: Benettin et al. 1980, Meccanica 15, 9–20.
     """
-    h, v, total = x.new_zeros(1, x.shape[2]), torch.ones_like(x[:, 0]), 0.0
+    h, total = cell.initial_state(1, x), 0.0
+    v = torch.linspace(1, 2, h.numel(), dtype=h.dtype, device=h.device).view_as(h)
     v = v / v.norm()
-    for now in x.unbind(1):
+    for now in cell.drive(x).unbind(1):
         h, v = torch.func.jvp(lambda state, u=now: cell.step(u, state), (h,), (v,))[:2]
+        if not v.any():
+            return float("-inf")  # two states have met
         total += float(v.norm().log())
         v = v / v.norm()
     return total / x.shape[1]

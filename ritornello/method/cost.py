@@ -9,7 +9,8 @@ For R sequences of T steps, a state of S numbers, and a step of n operations tha
 
 Training multiplies each by what was measured of its backward pass. The constants of a device stand in `COSTS`; they are
 of one thread of an AVX-512 server core (fitted to T from 256 to 16,384 and R·S from 64 to 1,024), and only their ratios
-matter. `ritornello bench --methods` times the methods beside what is chosen.
+matter. `python -m ritornello.lab.fit_costs` measures them anew, `ritornello bench --methods` times the methods beside
+what is chosen.
 """
 
 from __future__ import annotations
