@@ -57,6 +57,8 @@ def run(
     if lead.dim() < 2:
         raise InputError(f"`x` has shape {tuple(lead.shape)}; wanted leading (B, T): a batch, then time.")
     sequence = Sequence.of(lead, cu_seqlens)
+    if cu_seqlens is not None:
+        x = pytree.tree_map(sequence.clear_unused, x)
     u = cell.drive(x)
     if state is None:
         state = cell.initial_state(sequence.batch, lead)

@@ -157,11 +157,17 @@ class Sequence:
         return pytree.tree_map(take, tree)
 
     def clear_unused(self, x: Tensor) -> Tensor:
-        """x with zeros beyond the last packed sequence."""
-        if self.cu_seqlens is None:
+        """x with zeros beyond the last packed sequence: what stands there, NaN even, reaches nothing, nor do gradients."""
+        if self.cu_seqlens is None or self._all_used():
             return x
         used = torch.arange(self.length, device=x.device) < self.cu_seqlens[-1]
-        return torch.where(used.view(-1, *(1,) * (x.dim() - 2)), x, 0)
+        return torch.where(used.view(-1, *(1,) * (x.dim() - 2)), x, x.new_zeros(()))
+
+    def _all_used(self) -> bool:
+        """Whether it costs nothing to know that the last sequence ends where the tensor does."""
+        bounds = self.cu_seqlens
+        known = type(bounds) is torch.Tensor and bounds.device.type == "cpu" and not torch.compiler.is_compiling()
+        return known and int(bounds[-1]) == self.length
 
     def _longest(self) -> int:
         if self.longest is not None:

@@ -89,7 +89,7 @@ def _where(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
 def _relative(residual: Tensor, y: Tensor) -> Tensor:
     """(B,) the largest |residual| relative to the largest |y|; 0 where there is none."""
-    if y[0].numel() == 0:
+    if y.numel() == 0:
         return y.new_zeros(len(y))
     size, scale = (x.flatten(1).abs().amax(1) for x in (residual, y))
     return torch.where(size == 0, 0, size / scale.clamp(min=torch.finfo(y.dtype).tiny)).nan_to_num(float("inf"))

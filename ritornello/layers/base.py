@@ -201,7 +201,7 @@ class Layer(nn.Module):
             raise InputError(f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None.")
         if mask is None:
             sequence = Sequence.of(x, cu_seqlens)
-            y, new = self.advance(x, state, Call(sequence, method, donate))
+            y, new = self.advance(sequence.clear_unused(x), state, Call(sequence, method, donate))
             return sequence.clear_unused(y), new
         if cu_seqlens is not None:
             raise InputError(

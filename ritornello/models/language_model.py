@@ -176,7 +176,8 @@ class LanguageModel(nn.Module):
         if not isinstance(method, Method):
             raise InputError(f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None.")
         if mask is None:
-            return ids, Call(Sequence.of(ids, cu_seqlens), method, donate), None
+            sequence = Sequence.of(ids, cu_seqlens)
+            return sequence.clear_unused(ids), Call(sequence, method, donate), None
         if cu_seqlens is not None:
             raise InputError(
                 "`mask` and `cu_seqlens` were both given. Packed sequences have no padding to mask: give one of them."

@@ -78,7 +78,7 @@ class SequenceModel(nn.Module):
         """
         self._check(x)
         call = Call(Sequence.of(x, cu_seqlens), Auto() if method is None else method, donate)
-        return self.backbone.advance(self.embedding(x), state, call)
+        return self.backbone.advance(self.embedding(call.sequence.clear_unused(x)), state, call)
 
     def read(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
         """`forward` for what has been checked."""

@@ -71,7 +71,7 @@ def methods_agree(subject: Subject, dtype: torch.dtype) -> None:
 
 
 def any_cut(subject: Subject, dtype: torch.dtype) -> None:
-    """A prefix, then the suffix from its state, equals the whole; no steps and single steps included."""
+    """A prefix, then the suffix from its state, equals the whole; no steps, single steps and no rows included."""
     layer = subject.layer(dtype)
     x = subject.input(layer, BATCH, LENGTH, dtype)
     with torch.no_grad():
@@ -83,6 +83,9 @@ def any_cut(subject: Subject, dtype: torch.dtype) -> None:
                 outputs.append(y)
             close(torch.cat(outputs, 1), whole, dtype, f"cut at {cuts}")
             same_state(layer, state, end, dtype, f"cut at {cuts}")
+        nothing, state = layer(x[:0])
+        assert nothing.shape == x[:0].shape, f"of no rows it makes {tuple(nothing.shape)}"
+        assert state.batch == 0, f"of no rows it has read {state.batch}"
 
 
 def streaming(subject: Subject, dtype: torch.dtype) -> None:
@@ -153,9 +156,12 @@ def masks(subject: Subject, dtype: torch.dtype) -> None:
 
 
 def packing(subject: Subject, dtype: torch.dtype) -> None:
-    """Packed sequences equal separate calls, outputs, states and gradients; steps beyond the last give zero."""
+    """Packed sequences equal separate calls, outputs, states and gradients; steps beyond the last give zero, whatever
+    stands there."""
     layer = subject.layer(dtype)
-    x = subject.input(layer, 1, 20, dtype).requires_grad_()
+    x = subject.input(layer, 1, 20, dtype)
+    x[:, 17:] = float("nan")
+    x.requires_grad_()
     ends = torch.tensor([0, 6, 6, 7, 17])
     start = leaf_state(layer(subject.input(layer, 4, 4, dtype, seed=5))[1])
     y, state = layer(x, start, cu_seqlens=ends)
