@@ -157,7 +157,7 @@ class Sequence:
         return pytree.tree_map(take, tree)
 
     def clear_unused(self, x: Tensor) -> Tensor:
-        """x with zeros beyond the last packed sequence: what stands there, NaN even, reaches nothing, nor do gradients."""
+        """x with zeros beyond the last packed sequence: no output and no gradient knows what stands there, NaN even."""
         if self.cu_seqlens is None or self._all_used():
             return x
         used = torch.arange(self.length, device=x.device) < self.cu_seqlens[-1]
@@ -166,8 +166,9 @@ class Sequence:
     def _all_used(self) -> bool:
         """Whether it costs nothing to know that the last sequence ends where the tensor does."""
         bounds = self.cu_seqlens
-        known = type(bounds) is torch.Tensor and bounds.device.type == "cpu" and not torch.compiler.is_compiling()
-        return known and int(bounds[-1]) == self.length
+        if type(bounds) is not torch.Tensor or bounds.device.type != "cpu" or torch.compiler.is_compiling():
+            return False
+        return int(bounds[-1]) == self.length
 
     def _longest(self) -> int:
         if self.longest is not None:
