@@ -65,7 +65,18 @@ def load() -> ctypes.CDLL:
     library.rit_set_threads.restype = None
     library.rit_supports.argtypes = [ctypes.c_char_p]
     library.rit_widest.restype = ctypes.c_char_p
+    library.rit_set_team.argtypes, library.rit_set_team.restype = [ctypes.c_void_p], None
+    library.rit_set_team(team())
     return library
+
+
+def team() -> int | None:
+    """Where GOMP_parallel lies, which gives work to the threads of this process's OpenMP runtime; None without one.
+
+    PyTorch makes its runtime known to the whole process, so its own is the one that is found.
+    """
+    function = getattr(ctypes.CDLL(None), "GOMP_parallel", None) if os.name == "posix" else None
+    return ctypes.cast(function, ctypes.c_void_p).value if function is not None else None
 
 
 @cache

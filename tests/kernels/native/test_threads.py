@@ -1,4 +1,5 @@
-"""The pool: the same bits for every number of threads, after a fork, and from several Python threads at once."""
+"""The threads, OpenMP's or our own: the same bits for every number of them, after a fork, and from several Python
+threads at once."""
 
 from __future__ import annotations
 
@@ -16,10 +17,15 @@ from ritornello.testing.op_check import parted
 pytestmark = pytest.mark.skipif(not _library.available(), reason="the native library is not built")
 
 
-@pytest.fixture(autouse=True)
-def _restore_threads():
+@pytest.fixture(autouse=True, params=("team", "own"))
+def _threads(request):
+    """PyTorch's OpenMP where it is found, and our own pool; all is put back afterwards."""
+    if request.param == "team" and _library.team() is None:
+        pytest.skip("PyTorch's OpenMP runtime is not found here")
     before = torch.get_num_threads()
+    _library.load().rit_set_team(_library.team() if request.param == "team" else None)
     yield
+    _library.load().rit_set_team(_library.team())
     torch.set_num_threads(before)
 
 
@@ -83,7 +89,7 @@ def test_several_python_threads_at_once():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_after_a_fork():
-    """The child has the parent's memory and none of its threads, and must start its own."""
+    """The child has the parent's memory and none of its threads, neither OpenMP's nor ours, and must start its own."""
     torch.set_num_threads(2)
     steps = torch.rand(2, 500, 200)
 
@@ -97,3 +103,9 @@ def test_after_a_fork():
         os._exit(0 if all(scan() == wanted for _ in range(5)) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert scan() == wanted
+
+
+def test_openmp_is_found_where_pytorch_uses_it():
+    if "OpenMP" not in torch.__config__.parallel_info().split("ATen parallel backend:")[-1] or os.name != "posix":
+        pytest.skip("PyTorch has other threads here")
+    assert _library.team() is not None

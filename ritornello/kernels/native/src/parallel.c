@@ -1,7 +1,12 @@
-/* A small pool of threads beside PyTorch's own: it sleeps between calls, so the two never compete for a core.
+/* The threads of PyTorch's own OpenMP runtime, where it is known, else a small pool of our own.
  *
- * One call owns the pool at a time; a caller who finds it busy (another Python thread, or a nested call) runs its items
- * itself. A worker that wakes late finds no place left in the job and sleeps again, so no call waits for it. */
+ * OpenMP's threads spin for milliseconds after each of PyTorch's calls. Threads beside them would share their cores: a
+ * call that follows a matrix product would run as if there were one. Our own pool is for the other runtimes, and for a
+ * forked child, whose parent's OpenMP is lost; it sleeps between calls.
+ *
+ * One call owns the threads at a time; a caller who finds them busy (another Python thread, or a nested call) runs its
+ * items itself. A worker of the pool that wakes late finds no place left in the job and sleeps again, so no call waits
+ * for it. */
 #include "parallel.h"
 
 #include <pthread.h>
@@ -30,6 +35,10 @@ static struct {
     .done = PTHREAD_COND_INITIALIZER,
 };
 
+/* GOMP_parallel: (function, its argument, threads, flags). */
+typedef void (*rit_team)(void (*)(void *), void *, unsigned, unsigned);
+
+static _Atomic(rit_team) team;
 static atomic_llong thread_limit = 1;
 static pthread_once_t watch_fork = PTHREAD_ONCE_INIT;
 
@@ -57,6 +66,11 @@ static inline void relax(void) {
 
 static void drain(void) {
     for (int64_t i; (i = atomic_fetch_add(&pool.next, 1)) < pool.n;) pool.body(pool.context, i);
+}
+
+static void drain_in_team(void *unused) {
+    (void)unused;
+    drain();
 }
 
 static void *work(void *argument) {
@@ -87,9 +101,15 @@ static void forget(void) {
     pool.wake = pool.done = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     pool.workers = pool.places = 0;
     atomic_store(&pool.running, 0);
+    atomic_store(&team, (rit_team)0);
 }
 
 static void register_forget(void) { pthread_atfork(0, 0, forget); }
+
+void rit_set_team(void *gomp_parallel) {
+    pthread_once(&watch_fork, register_forget);
+    atomic_store(&team, (rit_team)(uintptr_t)gomp_parallel);
+}
 
 /* Bring the pool to `wanted` workers; with fewer, where the system gives no more, the work is done all the same. */
 static void grow(int wanted) {
@@ -133,6 +153,16 @@ void rit_parallel(int64_t n, rit_body body, void *context) {
         for (int64_t i = 0; i < n; i++) body(context, i);
         return;
     }
-    run(n, (int)helpers, body, context);
+    const rit_team others = atomic_load(&team);
+    if (others) {
+        pool.body = body;
+        pool.context = context;
+        pool.n = n;
+        atomic_store(&pool.next, 0);
+        /* As many as PyTorch asks for, whatever n is: a smaller team would end the others, a larger one start them. */
+        others(drain_in_team, 0, (unsigned)atomic_load(&thread_limit), 0);
+    } else {
+        run(n, (int)helpers, body, context);
+    }
     pthread_mutex_unlock(&pool.owner);
 }

@@ -10,6 +10,9 @@ typedef void (*rit_body)(void *context, int64_t index);
 /* How many threads may work on one call, the caller's among them. */
 __attribute__((visibility("default"))) void rit_set_threads(int64_t threads);
 
+/* The address of GOMP_parallel in the OpenMP runtime that PyTorch uses, or null: then the pool is our own. */
+__attribute__((visibility("default"))) void rit_set_team(void *gomp_parallel);
+
 int64_t rit_threads(void);
 
 /* body(context, i) for every i < n, in any order, on any thread; returns when all are done. */
