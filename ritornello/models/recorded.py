@@ -10,6 +10,7 @@ in Python, is called as it always is, in its place among the recorded calls.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -206,39 +207,55 @@ def _settle(old: State, new: State, parts: Any = ()) -> None:
         before.copy_(after)
 
 
+_version = operator.attrgetter("_version")
+
+
 @dataclass(frozen=True)
 class _Surroundings:
-    """What a recording rests on, and which somebody might change between two steps."""
+    """What a recording rests on, and which somebody might change between two steps. Asked at every step, so the loops
+    are those of `map`."""
 
     model: Any
-    children: list[tuple[dict[str, Any], str, Any]]
-    modules: list[Any]
-    versions: list[tuple[Tensor, int, int]]
+    dicts: list[dict[str, Any]]
+    names: list[str]
+    children: list[Any]
+    hooks: list[Any]
+    tensors: list[Tensor]
+    places: list[int]
+    counting: list[Tensor]  # how often they were written to; those of inference mode do not
+    versions: list[int]
     settings: Any
 
     @staticmethod
     def of(model: Any) -> _Surroundings:
         modules = list(model.modules())
         dicts = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
-        children = [(d, name, child) for d in dicts for name, child in d.items()]
-        tensors = [c for _, _, c in children if isinstance(c, torch.Tensor)]
-        versions = [(t, _version(t), t.data_ptr()) for t in tensors]
-        return _Surroundings(model, children, modules, versions, _settings(model))
+        found = [(d, name, child) for d in dicts for name, child in d.items()]
+        tensors = [c for _, _, c in found if isinstance(c, torch.Tensor)]
+        counting = [t for t in tensors if not t.is_inference()]
+        return _Surroundings(
+            model,
+            dicts=[d for d, _, _ in found],
+            names=[name for _, name, _ in found],
+            children=[child for _, _, child in found],
+            hooks=[hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)],
+            tensors=tensors,
+            places=list(map(torch.Tensor.data_ptr, tensors)),
+            counting=counting,
+            versions=list(map(_version, counting)),
+            settings=_settings(model),
+        )
 
     def hold(self) -> bool:
         return (
             self.settings == _settings(self.model)
-            and all(d.get(name) is child for d, name, child in self.children)
-            and all(_version(t) == version and t.data_ptr() == place for t, version, place in self.versions)
-            and not any(m._forward_hooks or m._forward_pre_hooks for m in self.modules)
+            and all(map(operator.is_, map(dict.get, self.dicts, self.names), self.children))
+            and list(map(_version, self.counting)) == self.versions
+            and list(map(torch.Tensor.data_ptr, self.tensors)) == self.places
+            and not any(self.hooks)
         )
 
 
 def _settings(model: Any) -> Any:
     inference = torch.is_inference_mode_enabled()  # whose tensors are not written outside of it
     return model.training, registry.forced(), registry.explaining(), torch.get_num_threads(), inference
-
-
-def _version(tensor: Tensor) -> int:
-    """How often it was written to; tensors of inference mode do not count."""
-    return 0 if tensor.is_inference() else tensor._version
