@@ -188,7 +188,7 @@ def active_method(name: str) -> Iterator[None]:
 
 def explaining() -> bool:
     """Whether a log of `explain` is open."""
-    return _log.get() is not None
+    return not torch.compiler.is_compiling() and _log.get() is not None
 
 
 def record(op: str, backend: str) -> None:
