@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
 
 from ritornello.errors import InputError
 from ritornello.kernels import registry
@@ -89,8 +90,11 @@ class Op:
         registry.record(self.name, backend)
         # Without a step the reference backend has nothing to differentiate; the operator passes the state on.
         direct = backend == "reference" and arguments[0].numel() > 0
-        if direct or (not save and _is_plain(arguments[0])):
+        plain = _is_plain(arguments[0])
+        if direct or (plain and not save):
             return self._run(backend, arguments, False)[0]
+        if plain:
+            return _Plain.apply(*arguments, backend, True, self)
         if transforms == {_GRAD}:
             return _Transformed.apply(*arguments, backend, True, self)[:-1]
         return self._call(*arguments, backend, save)[:-1]
@@ -196,12 +200,16 @@ class Op:
             ctx.mark_non_differentiable(*(output[i] for i in self.fixed))
 
     def _autograd(self, ctx, *grads):
+        return self._gradients(ctx, grads, self._call_backward)
+
+    def _gradients(self, ctx, grads, call):
+        """Of every input of the operator, by `call`: the backward operator, or what it does."""
         *tensors, trace = ctx.saved_tensors
         needs = [bool(n) for n in ctx.needs_input_grad[: self.arity]]
         nothing = (None,) * (len(ctx.attributes) + 2)
         if all(g is None for g in grads[:-1]):
             return (None,) * self.arity + nothing
-        found = self._call_backward(list(grads[:-1]), trace, needs, *tensors, *ctx.attributes, ctx.backend)
+        found = call(list(grads[:-1]), trace, needs, *tensors, *ctx.attributes, ctx.backend)
         return *(g if n else None for g, n in zip(found, needs, strict=True)), *nothing
 
 
@@ -215,6 +223,22 @@ def _transforms() -> set[Any]:
     if _functorch.peek_interpreter_stack() is not None:
         found = {level.key() for level in _functorch.get_interpreter_stack()}
     return found if forward_ad._current_level < 0 else found | {_JVP}
+
+
+class _Plain(torch.autograd.Function):
+    """An op that nobody watches: the same two passes without the dispatcher, which takes longer than a small kernel."""
+
+    @staticmethod
+    def forward(ctx, *given):
+        *inputs, ctx.op = given
+        *outputs, trace = ctx.op._forward(*inputs)
+        ctx.op._setup_context(ctx, inputs, (*outputs, trace))
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads):
+        return *ctx.op._gradients(ctx, (*grads, None), ctx.op._backward), None
 
 
 class _Transformed(torch.autograd.Function):

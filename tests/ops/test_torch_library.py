@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from ritornello import ops
+from ritornello.kernels.native import _library
 from ritornello.kernels.registry import backend, explain
 from ritornello.testing.draw import Draw
 from ritornello.testing.op_cases import OF_ROWS, case, op_names
@@ -161,3 +162,18 @@ def test_no_gradient_is_no_trace():
     operator = torch.ops.ritornello.diagonal_scan
     assert operator(a, b, state, None, "torch", False)[-1].numel() == 0
     assert operator(a, b, state, None, "torch", True)[-1].numel() == 8 * 3 * 4
+
+
+@pytest.mark.parametrize("name", ["native", "torch"])
+def test_a_second_derivative_of_a_kernel_is_refused_not_wrong(name):
+    """The reference backend has one; a penalty on a kernel's gradient would else be dropped without a word."""
+    q = torch.randn(1, 5, 2, 4, requires_grad=True)
+    if name == "native" and not _library.available():
+        pytest.skip("the native library is not built")
+    with backend(name):
+        (grad,) = torch.autograd.grad(ops.linear_attention(q, q, q)[0].square().sum(), q, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            grad.square().sum().backward()
+    with backend("reference"):
+        (grad,) = torch.autograd.grad(ops.linear_attention(q, q, q)[0].square().sum(), q, create_graph=True)
+        grad.square().sum().backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -52,7 +53,7 @@ class Cell:
         u, states = dense(u), [s.contiguous() for s in states]
         du = blank(u)
         before = u.new_empty(u.shape[0], u.shape[1], u.shape[-1])
-        dproduct = torch.empty_like(before) if product or operand else None
+        dproduct: Any = torch.empty_like(before) if product or operand else None
         dstates = [torch.empty_like(s) for s in states[: self.states]]
         zero_tail(cu_seqlens, du, before, dproduct)
         self._call(
