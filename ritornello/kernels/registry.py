@@ -15,6 +15,7 @@ shapes and brought the dtypes together, and never calls a kernel with nothing to
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -80,6 +81,7 @@ class Kernel:
 _modules: dict[str, Any] = {}
 _kernels: dict[tuple[str, str], Kernel] = {}
 _candidates: dict[tuple[str, str, torch.dtype], list[Kernel]] = {}  # found once: every call of an op asks
+_lock, _asked = threading.Lock(), []  # of `backend`: what is asked for, the last of which counts
 _forced: str | None = None  # a plain global: torch.compile guards it, and could not see a context variable change
 
 
@@ -106,11 +108,16 @@ def backend(name: str) -> Iterator[None]:
     if name not in BACKENDS:
         raise BackendError(f"There is no backend {name!r}. {nearest(name, BACKENDS)}")
     global _forced
-    before, _forced = _forced, name
+    asked = [name]
+    with _lock:
+        _asked.append(asked)
+        _forced = name
     try:
         yield
     finally:
-        _forced = before
+        with _lock:  # threads may leave in another order than they came
+            _asked[:] = [a for a in _asked if a is not asked]
+            _forced = _asked[-1][0] if _asked else None
 
 
 def forced() -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ritornello import ops
+from ritornello.kernels import registry
 from ritornello.kernels.native import _library
 from ritornello.kernels.registry import backend
 from ritornello.testing.op_check import parted
@@ -109,3 +110,13 @@ def test_openmp_is_found_where_pytorch_uses_it():
     if "OpenMP" not in torch.__config__.parallel_info().split("ATen parallel backend:")[-1] or os.name != "posix":
         pytest.skip("PyTorch has other threads here")
     assert _library.team() is not None
+
+
+def test_threads_that_leave_a_backend_in_another_order():
+    first, second = backend("torch"), backend("native")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert registry.forced() == "native"
+    second.__exit__(None, None, None)
+    assert registry.forced() == ""
