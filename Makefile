@@ -39,10 +39,12 @@ conformance: $(READY) ## the whole conformance product
 
 # Without the sanitizers' libraries there is nothing to run: that is said, and is no failure.
 ASAN := $(shell cc -print-file-name=libasan.so 2>/dev/null)
+# Beside it, for the exceptions of PyTorch, which the sanitizer otherwise meets without knowing how to pass them on.
+STDCXX := $(shell cc -print-file-name=libstdc++.so.6 2>/dev/null)
 sanitized: $(READY) ## the native kernels' tests under the address and undefined-behaviour sanitizers
 	@test -f "$(ASAN)" || { echo "The C compiler has no libasan: nothing is run."; exit 0; }; set -e; \
 	$(BIN)/python -m ritornello.kernels.native.build --sanitize; \
-	LD_PRELOAD=$(ASAN) ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc OMP_NUM_THREADS=1 \
+	LD_PRELOAD="$(ASAN) $(STDCXX)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc OMP_NUM_THREADS=1 \
 	RITORNELLO_NATIVE_LIBRARY=$(LIBRARY:.so=_sanitized.so) $(BIN)/python -m pytest -q tests/ops -k native
 
 mutants: $(READY) ## plant every bug of tools/mutants.toml in a copy of the tree; each must turn its tests red
