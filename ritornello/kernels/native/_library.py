@@ -46,7 +46,7 @@ def available() -> bool:
     """Whether the library can be loaded. If not, it says so once."""
     try:
         load()
-    except OSError as error:
+    except (OSError, AttributeError) as error:  # no such file, or one that is older than its sources
         detail = "" if not path().exists() else f" (loading {path()}: {error})"
         warnings.warn(CURE + detail, RuntimeWarning, stacklevel=2)
         return False
