@@ -145,12 +145,12 @@ class RecordedStep:
         with self._tape.pause():
             roomy = replace(state, leaves=layer.reserve(state.leaves, self.room))
             given = map_tensors(torch.clone, state)
-        if any(roomy.leaves[name] is not leaf for name, leaf in state.leaves.items()):
-            self.left = self.room - 1
         try:
             y, new = layer.advance(x, roomy, call)
             _settle(roomy, new)
             self._parts[id(state)] = roomy
+            if any(roomy.leaves[name] is not leaf for name, leaf in state.leaves.items()):
+                self.left = self.room - 1
         except NotRecordable as reason:
             self._tape.cut(start)
             self.called[layer.kind] = str(reason)
@@ -257,5 +257,8 @@ class _Surroundings:
 
 
 def _settings(model: Any) -> Any:
+    """What surrounds a call: the model's mode, the backend, the threads, and whoever changes or watches operators."""
     inference = torch.is_inference_mode_enabled()  # whose tensors are not written outside of it
-    return model.training, registry.forced(), registry.explaining(), torch.get_num_threads(), inference
+    modes = torch._C._len_torch_dispatch_stack(), torch._C._len_torch_function_stack()
+    watched = registry.explaining(), torch.is_autocast_enabled("cpu"), modes
+    return model.training, registry.forced(), torch.get_num_threads(), inference, watched

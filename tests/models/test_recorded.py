@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import ritornello as rt
 from ritornello.layers import catalogue
@@ -112,6 +113,10 @@ def test_it_holds_as_long_as_nobody_touches_the_model() -> None:
     with rt.backend("torch"):
         assert not changed.holds()
     with rt.explain():
+        assert not changed.holds()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not changed.holds()
+    with FlopCounterMode(display=False):
         assert not changed.holds()
     assert changed.holds()
     handle = model.backbone.blocks[0].register_forward_hook(lambda *_: None)
