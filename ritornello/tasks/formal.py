@@ -13,7 +13,7 @@ from ritornello.tasks._draw import check, integers, lengths, within
 from ritornello.tasks.base import Batch, Figure, Task, Training
 from ritornello.typing import Tensor
 
-__all__ = ["DELETANG", "Formal", "deletang", "grazzi", "small"]
+__all__ = ["DELETANG", "Formal", "deletang", "grazzi", "pararnn", "small"]
 
 DELETANG = "Deletang et al. 2023, arXiv:2207.02098"
 
@@ -87,8 +87,15 @@ def deletang(rnn: float, stack_rnn: float, tape_rnn: float, attention: float, ls
 def grazzi(**values: float) -> dict[str, Figure]:
     """Scaled accuracies of their table 3; ``_signed`` has eigenvalues down to −1."""
     source = "Grazzi et al. 2024, arXiv:2411.12537, table 3"
-    size = "2 layers, d = 128, trained on lengths 3 to 40, tested on 40 to 256"
+    size = "2 layers, d = 128, trained on lengths 3 to 40, tested on 40 to 256, best of 3 runs"
     return {
         method.replace("_signed", ", signed"): Figure(value, size, source, "scaled accuracy")
         for method, value in values.items()
     }
+
+
+def pararnn(sizes: str, **values: float) -> dict[str, Figure]:
+    """Accuracies of one layer, their table 1; the `sizes` of the task from their appendix C.2."""
+    source = "Danieli et al. 2025, arXiv:2510.21450, table 1"
+    size = f"one layer, d = 64, {sizes}, trained and tested at length 100, best of 3 runs"
+    return {method: Figure(value, size, source) for method, value in values.items()}

@@ -89,7 +89,7 @@ def _small(steps: int) -> MappingProxyType[str, Any]:
 
 def _published(householders: int) -> MappingProxyType[str, Figure]:
     size = "one layer, 8 heads, trained on 128 steps; the fewest Householder products that solve it"
-    source = "Siems et al. 2025, arXiv:2502.10297"
+    source = "Siems et al. 2025, arXiv:2502.10297, section 5 and figure 4"
     return MappingProxyType({f"delta_product, {householders} products": Figure(1.0, size, source)})
 
 

@@ -12,7 +12,7 @@ import torch
 from ritornello.tasks._draw import integers
 from ritornello.tasks.base import About, Batch, Task, Training
 from ritornello.tasks.copying import Recital, Replay
-from ritornello.tasks.mad_recall import MAD, MAD_TRAINING, mad_averages
+from ritornello.tasks.mad_recall import MAD, MAD_TRAINING, mad_figures
 from ritornello.typing import Tensor
 
 __all__ = ["Compression", "MADSelectiveCopying", "Memorization"]
@@ -36,7 +36,7 @@ class MADSelectiveCopying(Recital):
             "training": Training(steps=1000, batch=64, learning_rates=(3e-3, 1e-3)),
         }
     )
-    published: ClassVar = mad_averages()
+    published: ClassVar = mad_figures(0.998, 0.870, 0.949, 0.887, 0.999, 0.997, 0.997, 0.891)
     scattered: ClassVar[bool] = True
 
     symbols: int = 14
@@ -71,7 +71,7 @@ class Memorization(Task):
             "training": Training(steps=400, batch=64, learning_rates=(3e-3, 1e-3)),
         }
     )
-    published: ClassVar = mad_averages()
+    published: ClassVar = mad_figures(0.788, 0.896, 0.886, 0.896, 0.648, 0.552, 0.394, 0.771)
     prefixes: ClassVar[bool] = True
 
     vocabulary: int = 256
@@ -131,7 +131,7 @@ class Compression(Replay):
             "training": Training(steps=1000, batch=64, learning_rates=(3e-3, 1e-3)),
         }
     )
-    published: ClassVar = mad_averages()
+    published: ClassVar = mad_figures(0.432, 0.478, 0.462, 0.491, 0.416, 0.435, 0.396, 0.408)
 
     backwards: ClassVar[bool] = False
 

@@ -9,12 +9,11 @@ from typing import ClassVar, Self
 import torch
 
 from ritornello.tasks._draw import check, choose, doubled, integers
-from ritornello.tasks.base import About, Batch, Figure, Task, Training
+from ritornello.tasks.base import About, Batch, Task, Training
+from ritornello.tasks.formal import pararnn
 from ritornello.typing import Tensor
 
 __all__ = ["MQAR"]
-
-PARARNN = "Danieli et al. 2025, arXiv:2510.21450, table 4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +53,7 @@ class MQAR(Task):
         }
     )
     published: ClassVar = MappingProxyType(
-        {
-            "attention": Figure(1.0, "one layer", PARARNN),
-            "mamba2": Figure(1.0, "one layer", PARARNN),
-            "para_gru": Figure(1.0, "one layer", PARARNN),
-            "para_lstm": Figure(1.0, "one layer", PARARNN),
-        }
+        pararnn("128 tokens, κ = 2", attention=1.0, mamba2=1.0, para_gru=1.0, para_lstm=1.0)
     )
 
     vocabulary: int = 8192

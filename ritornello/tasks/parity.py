@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from ritornello.tasks.base import About
-from ritornello.tasks.formal import DELETANG, Formal, deletang, grazzi, small
+from ritornello.tasks.formal import DELETANG, Formal, deletang, grazzi, pararnn, small
 from ritornello.typing import Tensor
 
 __all__ = ["Parity"]
@@ -36,6 +36,7 @@ class Parity(Formal):
             delta_net=0.017,
             delta_net_signed=1.0,
         )
+        | pararnn("the mixer alone", mamba2=0.51, para_gru=1.0, para_lstm=1.0)
     )
     symbols: ClassVar[int] = 2
     labels: ClassVar[int] = 2

@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from ritornello import tasks
+from ritornello import layers, tasks
 from ritornello.errors import InputError
 from ritornello.tasks import Batch, Figure, Task, Training
 
@@ -213,6 +213,23 @@ def test_a_task_says_what_it_is(small):
         assert one.train_length in one.test_lengths and one.test_lengths[-1] > one.train_length
     assert set(type(small).small) <= {f.name for f in fields(small)}
     assert small != paper and small.train_length * small.training.batch <= 64 * 64
+
+
+def test_published_figures_are_those_of_the_table():
+    """The six columns of MAD, model by model, average to what the table says they do."""
+    six = [tasks.find(name).published for name in tasks.catalogue() if name.startswith("mad_")]
+    averages = {"attention": 0.764, "mlstm": 0.747, "rwkv7": 0.746, "mamba": 0.731, "delta_product": 0.723,
+                "gated_delta_net": 0.712, "delta_net": 0.697, "gla": 0.679}  # fmt: skip
+    assert len(six) == 6 and set(six[0]) == set(averages)
+    for method, average in averages.items():
+        assert sum(figures[method].value for figures in six) / 6 == pytest.approx(average, abs=1e-3)
+
+
+def test_published_figures_are_of_layers_that_exist():
+    """A figure that no layer's name leads to is never shown beside one; what has no layer here says so by its name."""
+    elsewhere = {"elman", "stack_rnn", "tape_rnn", "s6", "hyena", "h3"}
+    named = {method.removesuffix(", signed") for name in tasks.catalogue() for method in tasks.find(name).published}
+    assert {n for n in named if " " not in n} - set(layers.catalogue()) <= elsewhere
 
 
 def test_a_curriculum_ends_at_the_task(small):
