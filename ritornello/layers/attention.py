@@ -196,7 +196,7 @@ class Attention(Layer):
     def _over_all(self, q, k, v, state, start: int | None, call: Call):
         position, sequence = state["position"], call.sequence
         if state["k"].shape[1] == 0 and sequence.cu_seqlens is None:
-            return attend(q, k, v, position), k, v
+            return attend(q, k, v, position, start=0), k, v
         if recording():  # the same shapes at every step: all the room there is, most of it masked
             needed = state["k"].shape[1]
         elif start is not None:

@@ -138,12 +138,14 @@ def masks(subject: Subject, dtype: torch.dtype) -> None:
     harmless."""
     layer = subject.layer(dtype)
     x = subject.input(layer, 5, 12, dtype)
-    mask = torch.ones(5, 12, dtype=torch.bool)
-    mask[1, :5], mask[2, 7:], mask[4] = False, False, False
-    mask[3] = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 1], dtype=torch.bool)
-    spoiled = x.masked_fill(~mask.unsqueeze(-1), float("nan")).requires_grad_()
+    full = torch.ones(5, 12, dtype=torch.bool)
+    full[1, :5], full[2, 7:], full[4] = False, False, False
+    full[3] = torch.tensor([1, 0, 0, 1, 1, 0, 1, 0, 1, 1, 0, 1], dtype=torch.bool)
     begun = layer(subject.input(layer, 5, 3, dtype, seed=8))[1]
-    for start in (None, begun):
+    fewer = full.clone()
+    fewer[0, 9:] = False  # with the three before, no row has read more than the twelve there are: no shape tells them
+    for start, mask in ((None, full), (begun, fewer)):
+        spoiled = x.masked_fill(~mask.unsqueeze(-1), float("nan")).requires_grad_()
         y, state = layer(spoiled, start, mask=mask)
         (grad,) = torch.autograd.grad(y.sum(), spoiled, retain_graph=True)
         assert not y[~mask].any(), "the output of a masked step is not zero"

@@ -45,7 +45,7 @@ def attend(
         (N, L, H, D).
     """
     length, capacity = q.shape[1], keys.shape[1]
-    if length == capacity:  # nothing came before: PyTorch's own causal kernel
+    if start == 0:  # nothing came before: PyTorch's own causal kernel. No shape would tell it of rows that began apart
         return _attention(q, keys, values, None, scale, causal=True)
     if length == 1 and start == capacity - 1:  # a single step sees all there is
         return _attention(q, keys, values, None, scale)
