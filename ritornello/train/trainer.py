@@ -85,9 +85,8 @@ class Trainer:
         self.fabric = devices.launch(settings)
         self.objective = Objective(model.train(), settings.carry_state, settings.balance)
         self.wrapped = self.fabric.setup_module(self.objective)
-        self.optimizers = optimizers(
-            model, settings
-        )  # only now: sharding has put other parameters in the model's place
+        # Only now: sharding has put other parameters in the model's place.
+        self.optimizers = optimizers(model, settings)
         wrapped: Any = self.fabric.setup_optimizers(*self.optimizers)
         self.wrapped_optimizers = wrapped if isinstance(wrapped, tuple) else (wrapped,)
         batches = Streams if settings.carry_state else Packed
@@ -158,10 +157,9 @@ class Trainer:
                 self.fabric.backward(loss / settings.accumulate)
             total += loss.item() / settings.accumulate
             tokens += batch.ids.numel() * self.fabric.world_size
-        norm = self.fabric.clip_gradients(
-            self.wrapped, self.wrapped_optimizers[0], max_norm=settings.clip, error_if_nonfinite=False
-        )
-        assert norm is not None, "it is None only where DeepSpeed clips"
+        # One norm of all gradients: Fabric's would be that of a single optimiser's, and Muon is not alone.
+        parameters = [p for o in self.optimizers for group in o.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         total, norm, asked = self._agree(total, norm.item(), float(interrupted()))
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise self._diverged(total, norm)

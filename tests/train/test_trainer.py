@@ -124,9 +124,25 @@ def test_other_data_is_refused(tmp_path):
         trainer(tmp_path, hub.load(folder), other).restore(folder)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_norm_of_all_gradients_is_clipped(tmp_path, optimizer):
+    run = trainer(tmp_path, optimizer=optimizer, clip=1e-3, steps=1)
+    norms = {}
+
+    def note(optimizer, *_):
+        norms.update({p: p.grad.norm() for group in optimizer.param_groups for p in group["params"]})
+
+    for one in run.optimizers:
+        one.register_step_pre_hook(note)
+    run.run()
+    assert set(norms) == set(run.objective.parameters())
+    assert torch.stack(list(norms.values())).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path, where, monkeypatch):
-    run = trainer(tmp_path, carry_state=True)
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, where, optimizer):
+    run = trainer(tmp_path, carry_state=True, optimizer=optimizer)
 
     def poison(step):
         def hook(_, grad_or_loss):
