@@ -18,9 +18,10 @@ def replace(path: str | Path, write: Callable[[str], None]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
+    temporary = None
     try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -28,6 +29,9 @@ def replace(path: str | Path, write: Callable[[str], None]) -> None:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private to its owner
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and str(error.filename or temporary).endswith(".part"):
+            error.filename = str(path)  # that is what the reader asked for; a full disk names no file at all
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
         raise

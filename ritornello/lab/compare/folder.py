@@ -34,20 +34,25 @@ class Folder:
 
     @staticmethod
     def open(path: Path, plan: Plan, command: str) -> Folder:
-        """The folder for a plan: a new one, or the one in which this very comparison was begun.
+        """The folder for a plan: a new one, or the one in which this very comparison was begun. One in which nothing is
+        finished, as after a budget that was too small, is begun anew with any plan.
 
         Raises:
             InputError: it holds another comparison, or something else.
         """
         if (path / PLAN).exists():
             found = Folder.read(path)
-            if difference := plan.difference(found.plan):
+            difference = plan.difference(found.plan)
+            if difference is None:
+                return found
+            if any(record["kind"] in ("sweep", "run") for record in found.store.read()):
                 raise InputError(
                     f"{str(path)!r} holds another comparison: {difference}. Give another --out, or the same options to "
                     "go on with it."
                 )
-            return found
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            with found.alone():
+                found.store.path.unlink(missing_ok=True)
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{str(path)!r} is there and holds no comparison. Give another --out.")
         made = {"command": command, "versions": _versions(), "machine": machine()}
         path.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -34,8 +35,11 @@ class Store:
         try:
             _cut_unfinished(handle)
             if os.write(handle, line) < len(line):
-                raise OSError(f"{str(self.path)!r} could not be written: the disk is full.")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(handle)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
         finally:
             os.close(handle)
 
