@@ -136,7 +136,7 @@ class RWKV7(Layer):
         delta, last = shifted(x, state["shift"], call)
         x_r, x_w, x_k, x_v, x_a, x_g = (x + delta * mu for mu in self.shift_mix.to(x.dtype))
         keys, values = (size.heads, size.key_size), (size.heads, size.value_size)
-        r, k, v = self.r_proj(x_r), self.k_proj(x_k), self._value(x_v, call.carry)
+        r, k, v = self.r_proj(x_r), self.k_proj(x_k), self._value(x_v, call)
         a = torch.sigmoid(self.rate_proj(x_a))
         removed = l2_normalize((k * self.k_k).unflatten(-1, keys), eps=1e-24)
         k = k * (1 + (a - 1) * self.k_a)
@@ -149,14 +149,18 @@ class RWKV7(Layer):
         y = (self.norm(o) + present.flatten(-2)) * self.gate_proj(x_g)
         return self.out_proj(y), {"S": S, "shift": last}
 
-    def _value(self, x: Tensor, carry: dict[str, Any]) -> Tensor:
+    def _value(self, x: Tensor, call: Call) -> Tensor:
         v = self.v_proj(x)
         if self.value_proj is None:
-            carry[self.kind] = v
+            call.carry[self.kind] = self._in_time(v, call)
             return v
-        if self.kind not in carry:
+        if self.kind not in call.carry:
             raise InputError(
                 f"This {self.kind} layer is number {self.place.index} of {self.place.count} and mixes in the values of "
                 "the first, which did not run before it. Run it in a model, or build it with place=(0, n)."
             )
-        return torch.lerp(v, carry[self.kind], torch.sigmoid(self.value_proj(x)))
+        return torch.lerp(v, self._in_time(call.carry[self.kind], call), torch.sigmoid(self.value_proj(x)))
+
+    def _in_time(self, v: Tensor, call: Call) -> Tensor:
+        """What this layer sees back to front, as the other layers see it; and the other way round."""
+        return call.sequence.reverse(v) if self.direction == "backward" else v

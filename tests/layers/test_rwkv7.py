@@ -31,6 +31,19 @@ def test_later_layers_mix_in_the_values_of_the_first() -> None:
     assert not torch.allclose(alone, got), "the first layer's values are not read"
 
 
+def test_the_values_of_a_first_layer_that_reads_backward_stand_at_their_steps() -> None:
+    first, second = (Subject(lambda i=i: RWKV7(WIDTH, heads=2, place=(i, 2))).layer() for i in (0, 1))
+    first.direction = "backward"
+    x = torch.randn(2, 11, WIDTH, dtype=torch.float64)
+    call = Call(Sequence.of(x))
+    with torch.no_grad():
+        before, _ = first.advance(x, None, call)
+        got, _ = second.advance(before, None, call)
+        values = rows(lambda r: oracle.row(first, weights(first), r)[1], x.flip(1)).flip(1)
+        want, _ = second.advance(before, None, Call(Sequence.of(x), carry={"rwkv7": values}))
+    close(got, want, torch.float64, "the second layer")
+
+
 def test_a_later_layer_alone_is_refused() -> None:
     with pytest.raises(InputError, match="number 1 of 2"):
         RWKV7(WIDTH, place=(1, 2))(torch.zeros(1, 1, WIDTH))
