@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -46,7 +46,8 @@ class Traits:
 
     Args:
         about: its paper, family and equation.
-        causal: a step depends on itself and earlier ones only (in the forward direction).
+        causal: a step depends on itself and earlier ones only. A layer that was built with another direction than
+            forward has other traits than its class: it is not causal.
         growth: how its state grows with the tokens read: ``"constant"``, ``"window"``, ``"log"`` or ``"linear"``.
         affine: its recurrence is affine in the state (or another associative map), so every method runs it.
         carry: it hands something to the same layer of later blocks.
@@ -103,6 +104,10 @@ class Call:
         """Run a layer of a model."""
         return layer.advance(x, state, self) if self.entering is None else self.entering(layer, x, state, self)
 
+    def over(self, sequence: Sequence) -> Call:
+        """The same call for other steps, where a layer repeats its own or sorts them."""
+        return replace(self, sequence=sequence)
+
     def solve(self, transition: Transition, query: Tree, state: Tree) -> tuple[Tensor, Tree]:
         """The outputs and the last state of a transition."""
         return self.method.solve(transition, query, state, self.sequence.cu_seqlens)
@@ -127,7 +132,7 @@ class Layer(nn.Module):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
-    traits: ClassVar[Traits]
+    traits: Traits
 
     def __init__(self, width: int, *, direction: str = "forward"):
         super().__init__()
@@ -139,6 +144,8 @@ class Layer(nn.Module):
             raise InputError(f"`direction` of {self.kind} is {direction!r}; it takes 'forward', 'backward' or 'both'.")
         self.width = width
         self.direction = direction
+        if direction != "forward":
+            self.traits = replace(self.traits, causal=False)
         self.spec: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------------------------ what a layer writes

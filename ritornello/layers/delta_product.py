@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -104,8 +103,7 @@ class DeltaProduct(Layer):
         log_decay = None
         if self.decay is not None and self.decay_proj is not None:  # α acts before the first of the n
             log_decay = F.pad(self.decay(self.decay_proj(x)).unsqueeze(2), (0, 0, 0, n - 1)).flatten(1, 2)
-        longer = replace(call, sequence=_repeated(call.sequence, n))
-        o, S = longer.solve(Delta(k, v, beta, log_decay), q, state["S"])
+        o, S = call.over(_repeated(call.sequence, n)).solve(Delta(k, v, beta, log_decay), q, state["S"])
         return self.out_proj(self.norm(o[:, n - 1 :: n], self.gate_proj(x))), {"S": S, "conv": window}
 
 

@@ -63,8 +63,11 @@ class LogLinear(Layer):
             raise InputError(f"`levels` of {self.kind} is {levels}; wanted 2 to 48, for 2^{{levels − 1}} steps.")
         self.inner = build(inner, width, **(options or {}))
         state = self.inner.leaves().get("S")
-        if state is None or len(state.shape) != 3:
-            raise InputError(f"`inner` of {self.kind} is {inner!r}, which has no matrix state. Take 'gla' or 'mamba2'.")
+        if state is None or len(state.shape) != 3 or not self.inner.traits.affine:
+            raise InputError(
+                f"`inner` of {self.kind} is {inner!r}, which has no matrix state with a linear recurrence. Take 'gla' "
+                "or 'mamba2'."
+            )
         self.levels, self.heads = levels, int(state.shape[0] or 0)
         self.level_proj = nn.Linear(width, self.heads * levels, bias=False)
         self.level_scale = nn.Parameter(torch.ones(self.heads, levels))
@@ -112,12 +115,12 @@ class _BucketCall:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.call, name)
 
+    def over(self, sequence: Any) -> Any:
+        raise _refused("that repeats its steps or sorts them")
+
     def solve(self, transition: Any, query: Tree, state: Tensor) -> tuple[Tensor, Tensor]:
         if not isinstance(transition, Decay | Delta) or getattr(transition, "bonus", None) is not None:
-            raise InputError(
-                f"log_linear was built around a layer with {type(transition).__name__} steps; it takes decays and "
-                "delta rules without a bonus: 'gla', 'mamba2', 'gated_delta_net' and their kind."
-            )
+            raise _refused(f"with {type(transition).__name__} steps")
         heads, buckets = transition.v.shape[2], self.weights.shape[-1] - 1
         level = torch.arange(buckets, device=self.steps.device)
         second = (self.steps.unsqueeze(-1) >> level) & 1 == 1  # (B, T, buckets): the half in which a bucket is read
@@ -126,6 +129,13 @@ class _BucketCall:
         own, *rest = self.weights.to(o.dtype).split([1, buckets], -1)
         read = torch.einsum("bthl,bthlv->bthv", rest[0] * second.unsqueeze(2), o.unflatten(2, (heads, buckets)))
         return read + own * _present(transition, query), last
+
+
+def _refused(what: str) -> InputError:
+    return InputError(
+        f"log_linear was built around a layer {what}; it takes decays and delta rules without a bonus: 'gla', "
+        "'mamba2', 'gated_delta_net' and their kind."
+    )
 
 
 def _in_buckets(t: Any, written: Tensor, kept: Tensor) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -139,7 +138,7 @@ class MoM(Layer):
         order = torch.argsort(pair, stable=True)
         ends = torch.searchsorted(pair[order], torch.arange(total + 1, device=pair.device))
         longest = sequence.length if sequence.longest is None else sequence.longest
-        return replace(call, sequence=Sequence(total, pair.shape[0], ends, longest)), order
+        return call.over(Sequence(total, pair.shape[0], ends, longest)), order
 
 
 def _spread(index: Tensor, size: int) -> Tensor:

@@ -58,7 +58,7 @@ class LanguageModel(nn.Module):
         self.backbone = Backbone(config, self.kind)
         self.head = None if config.tied_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
         for layer in self.modules():
-            if isinstance(layer, Layer) and not (layer.traits.causal and layer.direction == "forward"):
+            if isinstance(layer, Layer) and not layer.traits.causal:
                 raise InputError(
                     f"Layer {layer.kind!r} (direction {layer.direction!r}) reads from the future, which a language "
                     "model predicts. Choose a causal layer, with direction 'forward'."
@@ -137,9 +137,10 @@ class LanguageModel(nn.Module):
         """
         if reduction not in ("mean", "sum"):
             raise InputError(f"`reduction` is {reduction!r}; it takes 'mean' or 'sum'.")
-        if targets is not None and targets.shape != ids.shape:
-            raise InputError(f"`targets` has shape {tuple(targets.shape)}; wanted that of `ids`, {tuple(ids.shape)}.")
         ids, call, masked = self._prepare(ids, mask, cu_seqlens, method, donate=False)
+        shape = ids.shape if masked is None else masked.mask.shape
+        if targets is not None and targets.shape != shape:
+            raise InputError(f"`targets` has shape {tuple(targets.shape)}; wanted that of `ids`, {tuple(shape)}.")
         if targets is None:
             targets = next_ids(ids, call.sequence)
         else:

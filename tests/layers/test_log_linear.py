@@ -39,8 +39,9 @@ def test_steps_beyond_the_last_level_are_refused() -> None:
 
 
 def test_layers_without_a_decaying_matrix_are_refused() -> None:
-    with pytest.raises(InputError, match="no matrix state"):
-        LogLinear(WIDTH, inner="min_gru")
-    for inner in ("rwkv6", "rwkv7"):
+    for inner in ("min_gru", "m2rnn", "implicit_ssm"):
+        with pytest.raises(InputError, match="no matrix state"):
+            LogLinear(WIDTH, inner=inner)
+    for inner in ("rwkv6", "rwkv7", "delta_product"):
         with pytest.raises(InputError, match="takes decays and delta rules"):
             LogLinear(WIDTH, inner=inner)(torch.randn(1, 3, WIDTH))

@@ -105,3 +105,5 @@ def test_a_layer_that_reads_the_future_is_refused() -> None:
     config = rt.ModelConfig(vocab_size=11, width=16, pattern=[("min_gru", {"direction": "both"})])
     with pytest.raises(InputError, match="reads from the future"):
         rt.LanguageModel(config)
+    assert rt.layers.MinGRU(16).traits.causal
+    assert not rt.layers.MinGRU(16, direction="backward").traits.causal

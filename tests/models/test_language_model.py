@@ -250,6 +250,7 @@ BAD = {
     "cu_seqlens beyond": (lambda m: m(ids_of(1, 3), cu_seqlens=torch.tensor([0, 4])), "`cu_seqlens` is"),
     "logits": (lambda m: m(ids_of(1, 3), logits="first"), "'all', 'last' or 'none'"),
     "a method by name": (lambda m: m(ids_of(1, 3), method="fused"), "`method` is 'fused'"),
+    "a list": (lambda m: m.loss([1, 2], ids_of(1, 2)), "wanted \\(B, T\\) integers"),
     "targets of another shape": (lambda m: m.loss(ids_of(1, 3), ids_of(1, 2)), "`targets` has shape"),
     "a reduction": (lambda m: m.loss(ids_of(1, 3), reduction="none"), "'mean' or 'sum'"),
 }
