@@ -55,8 +55,8 @@ class Stream:
         self._noisy = any(isinstance(m, _DropoutNd) for m in model.modules())  # to switch modes costs a tenth of a step
         self._stop = torch.tensor([stop] if isinstance(stop, int) else list(stop), dtype=torch.long)
         self._ended: Tensor | None = None
-        self._reader = Reader(model, model.initial_state(ids.shape[0]) if state is None else state)
         self.unread, before, mask = _split(ids, mask)
+        self._reader = Reader(model, model.initial_state(ids.shape[0]) if state is None else state)
         for start in range(0, before.shape[1], WINDOW):
             span = slice(start, start + WINDOW)
             self._read(before[:, span], "none", None if mask is None else mask[:, span])

@@ -35,6 +35,7 @@ def check_layer(
         AssertionError: which contract is broken, and by how much.
     """
     subject = Subject(make, reference)
+    dtypes = tuple(dtypes)  # an iterator would be empty after the first contract, and all others kept
     kept = []
     for contract in CONTRACTS:
         if contract is oracle and reference is None:

@@ -210,6 +210,7 @@ def test_any_bytes_are_a_prompt_and_a_state_goes_on() -> None:
 
 BAD = {
     "no ids": (lambda m: m.stream(prompt_of(1, 0)), "at least one id a row"),
+    "a list": (lambda m: m.stream([1, 2, 3]), "The prompt is list"),
     "no text": (lambda m: m.stream_text(""), "at least one id a row"),
     "a row of padding": (lambda m: m.stream(prompt_of(2, 3), mask=torch.tensor([[True] * 3, [False] * 3])), "no ids"),
     "a mask of another shape": (lambda m: m.stream(prompt_of(2, 3), mask=torch.ones(2, 2).bool()), "wanted \\(2, 3\\)"),
