@@ -4,6 +4,7 @@ threads at once."""
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -85,6 +86,36 @@ def test_several_python_threads_at_once():
     with ThreadPoolExecutor(4) as pool:
         for name, found in zip(names, pool.map(run, names), strict=True):
             assert same(alone[name], found), name
+
+
+@pytest.mark.parametrize("op", ("diagonal_scan", "gated_scan", "softmax_scan", "block_scan"))
+def test_the_number_of_threads_changes_during_a_call(op):
+    """Another Python thread may set it: the items of a call must not follow it from one to the next."""
+    torch.set_num_threads(2)
+    draw = torch.Generator().manual_seed(0)
+    first, second = (torch.rand(3, 100, 500, generator=draw) for _ in range(2))
+    if op == "block_scan":
+        first, second = first[:, :, None, None].expand(-1, -1, 2, 2, -1) / 2, second.unsqueeze(2).expand(-1, -1, 2, -1)
+
+    def scan():
+        with backend("native"), torch.no_grad():
+            return getattr(ops, op)(first, second)[0]
+
+    wanted, done = scan(), threading.Event()
+
+    def change():
+        while not done.is_set():
+            for threads in range(1, 9):
+                _library.load().rit_set_threads(threads)
+
+    other = threading.Thread(target=change)
+    other.start()
+    try:
+        assert all(torch.equal(scan(), wanted) for _ in range(40))
+    finally:
+        done.set()
+        other.join()
+        _library.load().rit_set_threads(torch.get_num_threads())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

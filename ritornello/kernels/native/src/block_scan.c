@@ -22,14 +22,11 @@ struct arguments {
     int64_t grad_row, grad_step;
 };
 
-/* As many blocks as keep the threads busy. A channel's numbers do not depend on its block, so here the split may follow
- * the number of threads. */
-static int64_t block_width(const struct arguments *a) {
-    const int64_t n = rit_max(a->sequences, 1), threads = rit_threads();
-    const int64_t wanted = n % threads == 0 ? 1 : n == 1 ? threads : rit_divide_up(2 * threads, n);
-    const int64_t width = rit_divide_up(rit_divide_up(a->channels, wanted), 16) * 16;
-    return rit_min(width, MOST);
-}
+/* One call: its arguments, and how its channels are cut. */
+struct job {
+    const struct arguments *a;
+    struct rit_blocks blocks;
+};
 
 /* Where one item stands: its sequence, its channels, and the addresses that go with them. */
 struct item {
@@ -38,13 +35,14 @@ struct item {
     const act *a, *b;
 };
 
-INLINE struct item item_of(const struct arguments *a, int64_t index, int n) {
-    const int64_t block = block_width(a), blocks = rit_divide_up(a->channels, block), row = index / blocks;
+INLINE struct item item_of(const struct job *job, int64_t index, int n) {
+    const struct arguments *a = job->a;
+    const int64_t row = index / job->blocks.count;
     struct item x;
     x.span = rit_span(a->starts, row, a->steps);
-    x.c0 = index % blocks * block;
-    x.width = rit_min(block, a->channels - x.c0);
-    x.slot = a->starts ? x.span.start / CHUNK + row : row * rit_divide_up(a->steps, CHUNK);
+    x.c0 = index % job->blocks.count * job->blocks.width;
+    x.width = rit_min(job->blocks.width, a->channels - x.c0);
+    x.slot = rit_first_slot(a->starts, row, a->steps, CHUNK);
     x.base = row * n * a->channels + x.c0; /* of state, last and dstate */
     x.out_base = x.span.row * a->steps * n * a->channels + x.c0;
     x.a = a->a + x.span.row * a->a_row + x.c0;
@@ -75,8 +73,9 @@ INLINE void step(const act *a, const act *b, const real *before, real *h, act *o
     }
 }
 
-INLINE void forward(const struct arguments *a, int64_t index, int n) {
-    const struct item x = item_of(a, index, n);
+INLINE void forward(const struct job *job, int64_t index, int n) {
+    const struct arguments *a = job->a;
+    const struct item x = item_of(job, index, n);
     const int64_t D = a->channels;
     real h[MOST_STATES * MOST] __attribute__((aligned(64)));
     gather(h, a->state + x.base, n, x.width, D);
@@ -114,8 +113,9 @@ INLINE void back_step(const act *a, const act *g, const real *before, real *dh, 
     }
 }
 
-INLINE void backward(const struct arguments *a, int64_t index, int n) {
-    const struct item x = item_of(a, index, n);
+INLINE void backward(const struct job *job, int64_t index, int n) {
+    const struct arguments *a = job->a;
+    const struct item x = item_of(job, index, n);
     const int64_t D = a->channels, size = (int64_t)n * MOST;
     const act *pg = a->grad ? a->grad + x.span.row * a->grad_row + x.c0 : 0;
     const int64_t da_base = x.span.row * a->steps * n * n * D + x.c0;
@@ -140,14 +140,14 @@ INLINE void backward(const struct arguments *a, int64_t index, int n) {
 }
 
 static void over_items(const struct arguments *a, rit_body body) {
-    const int64_t items = a->sequences * rit_divide_up(a->channels, block_width(a));
+    struct job job = {a, rit_blocks(a->sequences, a->channels, 16, MOST)};
     const int64_t rows = a->starts ? 1 : a->sequences;
-    rit_parallel_sized(items, rows * a->steps * a->channels * a->states * a->states, body, (void *)a);
+    rit_parallel_sized(a->sequences * job.blocks.count, rows * a->steps * a->channels * a->states * a->states, body, &job);
 }
 
-#define BODIES(n)                                                             \
-    static void forward_##n(void *a, int64_t index) { forward(a, index, n); } \
-    static void backward_##n(void *a, int64_t index) { backward(a, index, n); }
+#define BODIES(n)                                                                 \
+    static void forward_##n(void *job, int64_t index) { forward(job, index, n); } \
+    static void backward_##n(void *job, int64_t index) { backward(job, index, n); }
 
 BODIES(2)
 BODIES(3)

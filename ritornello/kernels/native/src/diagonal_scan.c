@@ -23,14 +23,11 @@ struct arguments {
     int64_t grad_row, grad_step;
 };
 
-/* Wide blocks, for long runs of memory, and as many as keep the threads busy. A channel's numbers do not depend on its
- * block, so here the split may follow the number of threads. */
-static int64_t block_width(const struct arguments *a) {
-    const int64_t n = rit_max(a->sequences, 1), threads = rit_threads();
-    const int64_t wanted = n % threads == 0 ? 1 : n == 1 ? threads : rit_divide_up(2 * threads, n);
-    const int64_t width = rit_divide_up(rit_divide_up(a->channels, wanted), 32) * 32;
-    return rit_min(width, MOST);
-}
+/* One call: its arguments, and how its channels are cut. */
+struct job {
+    const struct arguments *a;
+    struct rit_blocks blocks;
+};
 
 /* Lanes of each pair by number: (0, 0) the real part twice, (1, 1) the imaginary part twice, (1, 0) exchanged. */
 INLINE vec pairs(vec x, int from_even, int from_odd) {
@@ -75,18 +72,14 @@ INLINE void step(const act *a, const act *b, const real *before, real *h, act *o
     }
 }
 
-/* The slot of a sequence's first checkpoint. */
-INLINE int64_t first_slot(const struct arguments *a, int64_t n, int64_t start) {
-    return a->starts ? start / CHUNK + n : n * rit_divide_up(a->steps, CHUNK);
-}
-
-INLINE void forward(const struct arguments *a, int64_t index, int is_complex) {
-    const int64_t block = block_width(a), blocks = rit_divide_up(a->channels, block);
-    const int64_t n = index / blocks, c0 = index % blocks * block, width = rit_min(block, a->channels - c0);
+INLINE void forward(const struct job *job, int64_t index, int is_complex) {
+    const struct arguments *a = job->a;
+    const int64_t n = index / job->blocks.count, c0 = index % job->blocks.count * job->blocks.width;
+    const int64_t width = rit_min(job->blocks.width, a->channels - c0), slot = rit_first_slot(a->starts, n, a->steps, CHUNK);
     const struct rit_span span = rit_span(a->starts, n, a->steps);
     real h[MOST] __attribute__((aligned(64)));
     memcpy(h, a->state + n * a->channels + c0, (size_t)width * sizeof *h);
-    real *checkpoint = a->checkpoints ? a->checkpoints + first_slot(a, n, span.start) * a->channels + c0 : 0;
+    real *checkpoint = a->checkpoints ? a->checkpoints + slot * a->channels + c0 : 0;
     for (int64_t t = span.start; t < span.end; t++) {
         if (checkpoint && (t - span.start) % CHUNK == 0) {
             memcpy(checkpoint, h, (size_t)width * sizeof *h);
@@ -117,13 +110,14 @@ INLINE void back_step(const act *a, const act *g, const real *before, real *dh, 
         back_vector(a + c, g ? g + c : 0, before + c, dh + c, da ? da + c : 0, db ? db + c : 0, width - c, is_complex);
 }
 
-INLINE void backward(const struct arguments *a, int64_t index, int is_complex) {
-    const int64_t block = block_width(a), blocks = rit_divide_up(a->channels, block), C = a->channels;
-    const int64_t n = index / blocks, c0 = index % blocks * block, width = rit_min(block, C - c0);
+INLINE void backward(const struct job *job, int64_t index, int is_complex) {
+    const struct arguments *a = job->a;
+    const int64_t block = job->blocks.width, C = a->channels;
+    const int64_t n = index / job->blocks.count, c0 = index % job->blocks.count * block, width = rit_min(block, C - c0);
     const struct rit_span span = rit_span(a->starts, n, a->steps);
     const act *pa = a->a + span.row * a->a_row + c0, *pb = a->b + span.row * a->b_row + c0;
     const act *pg = a->grad ? a->grad + span.row * a->grad_row + c0 : 0;
-    const int64_t base = span.row * a->steps * C + c0, slot = first_slot(a, n, span.start);
+    const int64_t base = span.row * a->steps * C + c0, slot = rit_first_slot(a->starts, n, a->steps, CHUNK);
     real dh[MOST] __attribute__((aligned(64))) = {0};
     if (a->grad_last) memcpy(dh, a->grad_last + n * C + c0, (size_t)width * sizeof *dh);
     real *h = a->da ? rit_scratch(CHUNK * block) : 0; /* h[j]: before step j of the chunk */
@@ -144,20 +138,20 @@ INLINE void backward(const struct arguments *a, int64_t index, int is_complex) {
 }
 
 static void over_items(const struct arguments *a, rit_body body) {
-    const int64_t items = a->sequences * rit_divide_up(a->channels, block_width(a));
+    struct job job = {a, rit_blocks(a->sequences, a->channels, 32, MOST)};
     const int64_t rows = a->starts ? 1 : a->sequences;
-    rit_parallel_sized(items, rows * a->steps * a->channels, body, (void *)a);
+    rit_parallel_sized(a->sequences * job.blocks.count, rows * a->steps * a->channels, body, &job);
 }
 
-static void forward_real(void *a, int64_t index) { forward(a, index, 0); }
-static void backward_real(void *a, int64_t index) { backward(a, index, 0); }
+static void forward_real(void *job, int64_t index) { forward(job, index, 0); }
+static void backward_real(void *job, int64_t index) { backward(job, index, 0); }
 
 RIT_ENTRY(diagonal_scan_forward)(const struct arguments *a) { over_items(a, forward_real); }
 RIT_ENTRY(diagonal_scan_backward)(const struct arguments *a) { over_items(a, backward_real); }
 
 #if !defined(RIT_BF16) /* there is no complex bfloat16 */
-static void forward_complex(void *a, int64_t index) { forward(a, index, 1); }
-static void backward_complex(void *a, int64_t index) { backward(a, index, 1); }
+static void forward_complex(void *job, int64_t index) { forward(job, index, 1); }
+static void backward_complex(void *job, int64_t index) { backward(job, index, 1); }
 
 RIT_ENTRY(diagonal_scan_complex_forward)(const struct arguments *a) { over_items(a, forward_complex); }
 RIT_ENTRY(diagonal_scan_complex_backward)(const struct arguments *a) { over_items(a, backward_complex); }

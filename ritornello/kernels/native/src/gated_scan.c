@@ -22,12 +22,11 @@ struct arguments {
     int64_t grad_row, grad_step;
 };
 
-/* A channel's numbers do not depend on its block, so here the split may follow the number of threads. */
-static int64_t block_width(const struct arguments *a) {
-    const int64_t n = rit_max(a->sequences, 1), threads = rit_threads();
-    const int64_t wanted = n % threads == 0 ? 1 : n == 1 ? threads : rit_divide_up(2 * threads, n);
-    return rit_min(rit_divide_up(rit_divide_up(a->channels, wanted), 32) * 32, MOST);
-}
+/* One call: its arguments, and how its channels are cut. */
+struct job {
+    const struct arguments *a;
+    struct rit_blocks blocks;
+};
 
 /* g(v). */
 INLINE vec candidate(vec v, enum activation kind) {
@@ -80,18 +79,18 @@ INLINE void back_step(const act *gate, const act *value, const act *grad, const 
 
 struct item {
     struct rit_span span;
-    int64_t width, slot, base, out_base; /* base: of state and last */
+    int64_t width, slot, base, out_base; /* slot: of the first checkpoint; base: of state and last */
     const act *gate, *value;
 };
 
-INLINE struct item item_of(const struct arguments *a, int64_t index) {
-    const int64_t block = block_width(a), blocks = rit_divide_up(a->channels, block);
-    const int64_t n = index / blocks, c0 = index % blocks * block;
+INLINE struct item item_of(const struct job *job, int64_t index) {
+    const struct arguments *a = job->a;
+    const int64_t n = index / job->blocks.count, c0 = index % job->blocks.count * job->blocks.width;
     const struct rit_span span = rit_span(a->starts, n, a->steps);
     return (struct item){
         .span = span,
-        .width = rit_min(block, a->channels - c0),
-        .slot = (a->starts ? span.start / CHUNK + n : n * rit_divide_up(a->steps, CHUNK)) * a->channels + c0,
+        .width = rit_min(job->blocks.width, a->channels - c0),
+        .slot = rit_first_slot(a->starts, n, a->steps, CHUNK) * a->channels + c0,
         .base = n * a->channels + c0,
         .out_base = span.row * a->steps * a->channels + c0,
         .gate = a->gate + span.row * a->gate_row + c0,
@@ -99,8 +98,9 @@ INLINE struct item item_of(const struct arguments *a, int64_t index) {
     };
 }
 
-INLINE void forward(const struct arguments *a, int64_t index, enum activation kind) {
-    const struct item x = item_of(a, index);
+INLINE void forward(const struct job *job, int64_t index, enum activation kind) {
+    const struct arguments *a = job->a;
+    const struct item x = item_of(job, index);
     real h[MOST] __attribute__((aligned(64)));
     memcpy(h, a->state + x.base, (size_t)x.width * sizeof *h);
     real *checkpoint = a->checkpoints ? a->checkpoints + x.slot : 0;
@@ -115,8 +115,9 @@ INLINE void forward(const struct arguments *a, int64_t index, enum activation ki
     memcpy(a->last + x.base, h, (size_t)x.width * sizeof *h);
 }
 
-INLINE void backward(const struct arguments *a, int64_t index, enum activation kind) {
-    const struct item x = item_of(a, index);
+INLINE void backward(const struct job *job, int64_t index, enum activation kind) {
+    const struct arguments *a = job->a;
+    const struct item x = item_of(job, index);
     const int64_t C = a->channels;
     const act *grad = a->grad ? a->grad + x.span.row * a->grad_row + (x.base % C) : 0;
     real dh[MOST] __attribute__((aligned(64))) = {0};
@@ -137,9 +138,9 @@ INLINE void backward(const struct arguments *a, int64_t index, enum activation k
     memcpy(a->dstate + x.base, dh, (size_t)x.width * sizeof *dh);
 }
 
-#define BODIES(name, kind)                                                          \
-    static void forward_##name(void *a, int64_t index) { forward(a, index, kind); } \
-    static void backward_##name(void *a, int64_t index) { backward(a, index, kind); }
+#define BODIES(name, kind)                                                              \
+    static void forward_##name(void *job, int64_t index) { forward(job, index, kind); } \
+    static void backward_##name(void *job, int64_t index) { backward(job, index, kind); }
 
 BODIES(identity, IDENTITY)
 BODIES(positive, POSITIVE)
@@ -147,9 +148,9 @@ BODIES(tanh, TANH)
 BODIES(silu, SILU)
 
 static void over_items(const struct arguments *a, const rit_body *bodies) {
-    const int64_t items = a->sequences * rit_divide_up(a->channels, block_width(a));
+    struct job job = {a, rit_blocks(a->sequences, a->channels, 32, MOST)};
     const int64_t rows = a->starts ? 1 : a->sequences;
-    rit_parallel_sized(items, 16 * rows * a->steps * a->channels, bodies[a->activation], (void *)a);
+    rit_parallel_sized(a->sequences * job.blocks.count, 16 * rows * a->steps * a->channels, bodies[a->activation], &job);
 }
 
 RIT_ENTRY(gated_scan_forward)(const struct arguments *a) {

@@ -335,6 +335,28 @@ INLINE int64_t rit_min(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t rit_max(int64_t a, int64_t b) { return a > b ? a : b; }
 INLINE int64_t rit_divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+/* Where the checkpoints of sequence n begin, one for every `interval` of its steps. A packed sequence finds its place from
+ * its start alone, without counting those before it: with ⌈length / interval⌉ of them from start / interval + n on, no
+ * two sequences meet, and all end within steps / interval + sequences. */
+INLINE int64_t rit_first_slot(const int64_t *starts, int64_t n, int64_t steps, int64_t interval) {
+    return starts ? starts[n] / interval + n : n * rit_divide_up(steps, interval);
+}
+
+/* The channels of a sequence, cut into blocks: an item of work is one block of one sequence. */
+struct rit_blocks {
+    int64_t width, count;
+};
+
+/* Wide blocks, for long runs of memory, and as many as keep the threads busy; a width is a multiple of `unit`, at most
+ * `most`. Where no channel's numbers depend on its block, the split may follow the number of threads. It is made once for
+ * a call: another Python thread may change that number while the call runs. */
+INLINE struct rit_blocks rit_blocks(int64_t sequences, int64_t channels, int64_t unit, int64_t most) {
+    const int64_t n = rit_max(sequences, 1), threads = rit_threads();
+    const int64_t wanted = n % threads == 0 ? 1 : n == 1 ? threads : rit_divide_up(2 * threads, n);
+    const int64_t width = rit_min(rit_divide_up(rit_divide_up(channels, wanted), unit) * unit, most);
+    return (struct rit_blocks){width, rit_divide_up(channels, width)};
+}
+
 /* Memory for `count` reals, on a cache line. Freed by free. */
 INLINE real *rit_scratch(int64_t count) {
     const size_t bytes = ((size_t)count * sizeof(real) + 63) & ~(size_t)63;

@@ -59,8 +59,7 @@ INLINE void widen(const act *from, real *to, int64_t count) {
 
 /* Where a sequence's checkpoints of a block begin; they are `stride` apart. */
 INLINE real *checkpoint_of(const struct arguments *a, const struct place *p, int64_t *stride) {
-    const int64_t slot = a->starts ? p->span.start / CHUNK + p->n : p->n * rit_divide_up(a->steps, CHUNK);
-    const int64_t size = a->states * BLOCK;
+    const int64_t slot = rit_first_slot(a->starts, p->n, a->steps, CHUNK), size = a->states * BLOCK;
     *stride = rit_divide_up(a->channels, BLOCK) * size;
     return a->checkpoints + slot * *stride + p->block * size;
 }

@@ -35,18 +35,16 @@ struct weights {
     real *inverse;                /* 1 / denominator of the output, 1 where that is 0, and the numerator too */
 };
 
-/* Channels do not depend on one another: so the split may follow the number of threads, and the bits do not. */
-static int64_t block_width(const struct arguments *a) {
-    const int64_t n = rit_max(a->sequences, 1), threads = rit_threads();
-    const int64_t wanted = n % threads == 0 ? 1 : n == 1 ? threads : rit_divide_up(2 * threads, n);
-    const int64_t width = rit_divide_up(a->channels, wanted);
-    if (a->size) return rit_max(1, rit_min(width, 8 * MOST / a->size));
-    return rit_min(rit_divide_up(width, 16) * 16, MOST);
-}
+/* One call: its arguments, and how its channels are cut. */
+struct job {
+    const struct arguments *a;
+    struct rit_blocks blocks;
+};
 
-static struct place place_of(const struct arguments *a, int64_t index) {
-    const int64_t block = block_width(a), blocks = rit_divide_up(a->channels, block);
-    const int64_t n = index / blocks, c0 = index % blocks * block, width = rit_min(block, a->channels - c0);
+static struct place place_of(const struct job *job, int64_t index) {
+    const struct arguments *a = job->a;
+    const int64_t n = index / job->blocks.count, c0 = index % job->blocks.count * job->blocks.width;
+    const int64_t width = rit_min(job->blocks.width, a->channels - c0);
     const int64_t V = rit_max(a->size, 1);
     return (struct place){rit_span(a->starts, n, a->steps), n, c0, width, width * V,
                           rit_divide_up(width, RIT_LANES) * RIT_LANES, V};
@@ -118,17 +116,16 @@ struct checkpoint {
 };
 
 INLINE struct checkpoint checkpoint_of(const struct arguments *a, const struct place *p, int64_t chunk) {
-    const int64_t first = a->starts ? p->span.start / CHUNK + p->n : p->n * rit_divide_up(a->steps, CHUNK);
-    const int64_t C = a->channels;
+    const int64_t first = rit_first_slot(a->starts, p->n, a->steps, CHUNK), C = a->channels;
     real *slot = a->checkpoints + (first + chunk) * C * (p->V + 2);
     return (struct checkpoint){slot + p->c0, slot + C + p->c0 * p->V, slot + C * (p->V + 1) + p->c0};
 }
 
 INLINE void copy(real *to, const real *from, int64_t count) { memcpy(to, from, (size_t)count * sizeof *to); }
 
-static void forward_body(void *context, int64_t index) {
-    const struct arguments *a = context;
-    const struct place p = place_of(a, index);
+static void forward_body(void *job, int64_t index) {
+    const struct arguments *a = ((const struct job *)job)->a;
+    const struct place p = place_of(job, index);
     const int64_t C = a->channels, at = p.n * C + p.c0;
     real *m = rit_scratch(7 * p.lanes + p.wide), *w = m + p.lanes, *u = w + 6 * p.lanes;
     memset(m, 0, (size_t)(7 * p.lanes) * sizeof *m);
@@ -266,9 +263,9 @@ INLINE void recompute(const struct arguments *a, const struct place *p, const st
     }
 }
 
-static void backward_body(void *context, int64_t index) {
-    const struct arguments *a = context;
-    const struct place p = place_of(a, index);
+static void backward_body(void *job, int64_t index) {
+    const struct arguments *a = ((const struct job *)job)->a;
+    const struct place p = place_of(job, index);
     const int64_t C = a->channels, first = p.n * C + p.c0;
     const struct work k = work_new(&p);
     if (a->grad_u) copy(k.du, a->grad_u + first * p.V, p.wide);
@@ -292,9 +289,10 @@ static void backward_body(void *context, int64_t index) {
 }
 
 static void over_items(const struct arguments *a, int64_t cost, rit_body body) {
-    const int64_t items = a->sequences * rit_divide_up(a->channels, block_width(a));
+    const int64_t unit = a->size ? 1 : 16, most = a->size ? rit_max(1, 8 * MOST / a->size) : MOST;
+    struct job job = {a, rit_blocks(a->sequences, a->channels, unit, most)};
     const int64_t channels = (a->starts ? 1 : a->sequences) * a->steps * a->channels;
-    rit_parallel_sized(items, channels * (30 + 2 * a->size) * cost, body, (void *)a);
+    rit_parallel_sized(a->sequences * job.blocks.count, channels * (30 + 2 * a->size) * cost, body, &job);
 }
 
 RIT_ENTRY(softmax_scan_forward)(const struct arguments *a) { over_items(a, 1, forward_body); }
