@@ -55,7 +55,7 @@ def delta_rule(
     sizes = _check.shapes(
         "delta_rule", {}, q=(q, "B T H K"), k=(k, "B T H K"), v=(v, "B T Hv V"), beta=(beta, "B T Hv")
     )
-    wide = _check.matrix_state("delta_rule", sizes, v, log_decay, decay, state, cu_seqlens)
     q, k, v = _check.together("delta_rule", q, k, v)
+    wide = _check.matrix_state("delta_rule", sizes, v, log_decay, decay, state, cu_seqlens)
     beta, log_decay, decay, state = wide(beta), wide(log_decay), wide(decay), wide.state(state)
     return _op(q, k, v, beta, log_decay, decay, state, cu_seqlens, sizes["K"] ** -0.5 if scale is None else scale)

@@ -51,8 +51,8 @@ def dplr(
     sizes = _check.shapes(
         "dplr", {}, q=(q, "B T H K"), k=(k, "B T H K"), v=(v, "B T Hv V"), a=(a, "B T H K"), b=(b, "B T H K")
     )
-    wide = _check.matrix_state("dplr", sizes, v, log_decay, None, state, cu_seqlens)
     q, k, v, a, b = _check.together("dplr", q, k, v, a, b)
+    wide = _check.matrix_state("dplr", sizes, v, log_decay, None, state, cu_seqlens)
     return _op(
         q, k, v, a, b, wide(log_decay), wide.state(state), cu_seqlens, sizes["K"] ** -0.5 if scale is None else scale
     )

@@ -58,8 +58,8 @@ def linear_attention(
     bonus as in RWKV-5/6, Peng et al. 2024, arXiv:2404.05892, eq. 16.
     """
     sizes = _check.shapes("linear_attention", {}, q=(q, "B T H K"), k=(k, "B T H K"), v=(v, "B T Hv V"))
+    q, k, v = _check.together("linear_attention", q, k, v)
     wide = _check.matrix_state("linear_attention", sizes, v, log_decay, decay, state, cu_seqlens)
     _check.shapes("linear_attention", sizes, bonus=(bonus, "Hv K?"))
-    q, k, v = _check.together("linear_attention", q, k, v)
     log_decay, decay, bonus, state = wide(log_decay), wide(decay), wide(bonus), wide.state(state)
     return _op(q, k, v, log_decay, decay, bonus, state, cu_seqlens, sizes["K"] ** -0.5 if scale is None else scale)

@@ -94,3 +94,26 @@ def test_gradients_where_there_is_nothing_to_do(op, name):
     if isinstance(state, torch.Tensor):
         (grad,) = torch.autograd.grad(last.sum(), state)
         assert (grad == 1).all()
+
+
+@pytest.mark.parametrize("name", ("reference", "torch", "native"))
+@pytest.mark.parametrize("op", ("linear_attention", "delta_rule", "dplr", "mlstm"))
+def test_one_wider_tensor_widens_the_state_as_well(op, name):
+    """A state of fewer bytes than the kernel was told of is written past its end."""
+    arguments = case(op, "plain", torch.float32).arguments
+    doubles = {n: v.double() if isinstance(v, torch.Tensor) else v for n, v in arguments.items()}
+    for state in (None, arguments["state"]):
+        with backend(name):
+            got = getattr(ops, op)(**{**arguments, "q": doubles["q"], "state": state})
+            want = getattr(ops, op)(**{**doubles, "state": state})
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)  # assert_close compares the dtypes
+
+
+@pytest.mark.parametrize("name", ("reference", "torch", "native"))
+def test_the_stabiliser_that_mlstm_starts_from_is_not_differentiated(name):
+    arguments = case("mlstm", "plain", torch.float64).arguments
+    C, n, m = (s.clone().requires_grad_() for s in arguments["state"])
+    with backend(name):
+        o, (last_C, last_n, _) = ops.mlstm(**{**arguments, "state": (C, n, m)})
+    found = torch.autograd.grad(o.sum() + last_C.sum() + last_n.sum(), (C, n, m), allow_unused=True)
+    assert found[0].any() and found[1].any() and (found[2] is None or not found[2].any())

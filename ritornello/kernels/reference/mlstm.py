@@ -21,4 +21,4 @@ def forward(q, k, v, i, f, C, n, m, cu_seqlens, scale, eps, save):
         norm = torch.maximum((n * q).sum(-1).abs(), (-m_new).exp()) + eps
         return torch.einsum("bhkv,bhk->bhv", C, q) / norm.unsqueeze(-1), (C, n, m_new)
 
-    return loop(step, (q, k, v, i, f), (C, n, m), v, cu_seqlens)
+    return loop(step, (q, k, v, i, f), (C, n, m.detach()), v, cu_seqlens)
