@@ -16,7 +16,50 @@ from torch.utils import _pytree as pytree
 from ritornello.errors import InputError
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["Masked", "Sequence"]
+__all__ = ["Masked", "Sequence", "check_bounds", "leading"]
+
+
+def check_bounds(cu_seqlens: Any, batch: int, length: int, name: str = "`cu_seqlens`") -> None:
+    """Refuse what are no bounds of sequences packed along `length` steps of a batch of 1.
+
+    The numbers are looked at where that costs nothing. A kernel trusts them: see `check_order`.
+
+    Raises:
+        InputError: no tensor of (N + 1,) integers; another batch than 1; numbers that do not start with 0, decrease, or
+            go beyond the steps there are.
+    """
+    if not isinstance(cu_seqlens, torch.Tensor):
+        raise InputError(
+            f"{name} is a {type(cu_seqlens).__name__}; wanted a tensor of (N + 1,) integers: the starts of N "
+            "sequences, then the end."
+        )
+    if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise InputError(
+            f"{name} has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; wanted (N + 1,) integers, int32 "
+            "or int64: the starts of N sequences, then the end."
+        )
+    if batch != 1:
+        raise InputError(
+            f"{name} was given with a batch of {batch}; packed sequences lie along time in a batch of 1. Reshape the "
+            "input to (1, total, ...), or use a mask."
+        )
+    if _is_known(cu_seqlens):
+        check_order(cu_seqlens, length, name)
+
+
+def check_order(cu_seqlens: Tensor, length: int, name: str = "`cu_seqlens`") -> None:
+    """Refuse bounds whose numbers are none of sequences within `length` steps: their memory would not be ours."""
+    ends = cu_seqlens.tolist()
+    if ends[0] != 0 or ends[-1] > length or any(a > b for a, b in pairwise(ends)):
+        raise InputError(
+            f"{name} is {ends[:8]}{'...' if len(ends) > 8 else ''}; wanted 0 first, then never decreasing, and at most "
+            f"the {length} time steps there are."
+        )
+
+
+def _is_known(bounds: Tensor) -> bool:
+    """Whether the numbers of a tensor are there to be read, without waiting for a device or breaking a graph."""
+    return type(bounds) is torch.Tensor and bounds.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,28 +83,7 @@ class Sequence:
         """The sequences in `x` (B, T, ...), with `cu_seqlens` checked against it."""
         if cu_seqlens is None:
             return Sequence(x.shape[0], x.shape[1])
-        if not isinstance(cu_seqlens, torch.Tensor):
-            raise InputError(
-                f"`cu_seqlens` is a {type(cu_seqlens).__name__}; wanted a tensor of (N + 1,) integers: the starts of N "
-                "sequences, then the end."
-            )
-        if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.is_floating_point():
-            raise InputError(
-                f"`cu_seqlens` has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; wanted (N + 1,) "
-                "integers: the starts of N sequences, then the end."
-            )
-        if x.shape[0] != 1:
-            raise InputError(
-                f"`cu_seqlens` was given with a batch of {x.shape[0]}; packed sequences lie along time in a "
-                "batch of 1. Reshape the input to (1, total, ...), or use a mask."
-            )
-        if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
-            ends = cu_seqlens.tolist()
-            if ends[0] != 0 or ends[-1] > x.shape[1] or any(a > b for a, b in pairwise(ends)):
-                raise InputError(
-                    f"`cu_seqlens` is {ends[:8]}{'...' if len(ends) > 8 else ''}; wanted 0 first, then never "
-                    f"decreasing, and at most the {x.shape[1]} time steps there are."
-                )
+        check_bounds(cu_seqlens, x.shape[0], x.shape[1])
         return Sequence(cu_seqlens.shape[0] - 1, x.shape[1], cu_seqlens.long())
 
     # ---------------------------------------------------------------------------------------------- times and lengths
@@ -76,17 +98,17 @@ class Sequence:
         """(N,) the number of steps that each sequence has read, from that before these steps."""
         return position + (self.length if self.cu_seqlens is None else self.lengths())
 
-    def owners(self, device: torch.device | None = None) -> Tensor:
+    def owners(self) -> Tensor:
         """(1, T) the sequence to which each packed step belongs; N for the steps beyond the last."""
         assert self.cu_seqlens is not None
         steps = torch.arange(self.length, device=self.cu_seqlens.device)
         return torch.searchsorted(self.cu_seqlens[1:].contiguous(), steps, right=True).unsqueeze(0)
 
     def positions(self, device: torch.device | None = None) -> Tensor:
-        """(B, T) the index of each step in its own sequence, int64."""
-        steps = torch.arange(self.length, device=device).unsqueeze(0)
+        """(B, T) the index of each step in its own sequence, int64; where they are packed on the bounds' own device."""
         if self.cu_seqlens is None:
-            return steps.expand(self.batch, -1)
+            return torch.arange(self.length, device=device).expand(self.batch, -1)
+        steps = torch.arange(self.length, device=self.cu_seqlens.device).unsqueeze(0)
         return steps - self.cu_seqlens[self.owners().clamp(max=self.batch)]
 
     def per_step(self, rows: Tensor) -> Tensor:
@@ -166,9 +188,7 @@ class Sequence:
     def _all_used(self) -> bool:
         """Whether it costs nothing to know that the last sequence ends where the tensor does."""
         bounds = self.cu_seqlens
-        if type(bounds) is not torch.Tensor or bounds.device.type != "cpu" or torch.compiler.is_compiling():
-            return False
-        return int(bounds[-1]) == self.length
+        return bounds is not None and _is_known(bounds) and int(bounds[-1]) == self.length
 
     def _longest(self) -> int:
         if self.longest is not None:

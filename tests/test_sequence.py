@@ -48,6 +48,14 @@ def test_positions_and_shift(sizes):
         start += size
 
 
+def test_what_is_packed_stays_on_its_device():
+    """Without being told: no step of a sequence is looked up on another device than its bounds are on."""
+    x = torch.zeros(1, 4, 2, device="meta")
+    sequence = Sequence.of(x, torch.tensor([0, 3, 4], device="meta"))
+    assert sequence.positions().is_meta and sequence.owners().is_meta
+    assert sequence.shift(x, x[0, :2])[0].is_meta
+
+
 @given(lengths)
 def test_reverse_is_its_own_inverse(sizes):
     x, sequence = packed(sizes)
@@ -89,6 +97,7 @@ def test_masks(rows):
     [
         (1, torch.tensor([[0, 2]]), r"wanted \(N \+ 1,\)"),
         (1, torch.tensor([0.0, 2.0]), "integers"),
+        (1, torch.tensor([False, True]), "integers"),
         (2, torch.tensor([0, 2]), "batch of 2"),
         (1, torch.tensor([1, 2]), "0 first"),
         (1, torch.tensor([0, 3, 2]), "never"),

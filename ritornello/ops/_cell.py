@@ -32,7 +32,7 @@ def prepare(
             f"`weight` of {op} has {sizes['H']} heads of width {sizes['d']}; u has width {sizes['D']}. "
             "The heads' widths must add up to u's."
         )
-    sizes["N"] = batch = _check.flow_batch(op, cu_seqlens, sizes)
+    sizes["N"] = batch = _check.state_batch(op, cu_seqlens, sizes)
     (tensor,) = _check.together(op, u[0])
     dtype = accumulation_dtype(tensor.dtype)
     placed = [w if w is None else w.to(tensor.dtype if "d" in p.split() else dtype) for w, p in weights.values()]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
 
 from ritornello.errors import InputError
+from ritornello.sequence import check_bounds
 from ritornello.typing import FLOATING, Tensor, accumulation_dtype
 
-__all__ = ["flow_batch", "matrix_state", "parts", "shapes", "tensors", "together"]
+__all__ = ["matrix_state", "parts", "shapes", "state_batch", "tensors", "together"]
 
 
 def shapes(op: str, sizes: dict[str, int], **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
@@ -106,7 +106,7 @@ def matrix_state(
         if value is not None:
             tensors(op, **{name: value})
             shapes(op, sizes, **{name: (value, "B T Hv K" if value.dim() == 4 else "B T Hv")})
-    sizes["N"] = flow_batch(op, cu_seqlens, sizes)
+    sizes["N"] = state_batch(op, cu_seqlens, sizes)
     shapes(op, sizes, state=(state, "N Hv K V?"))
     return Wide(v, (sizes["N"], sizes["Hv"], sizes["K"], sizes["V"]))
 
@@ -124,25 +124,9 @@ class Wide:
         return self.like.new_zeros(self.shape, dtype=self.dtype) if tensor is None else tensor.to(self.dtype)
 
 
-def flow_batch(op: str, cu_seqlens: Tensor | None, sizes: dict[str, int]) -> int:
+def state_batch(op: str, cu_seqlens: Tensor | None, sizes: dict[str, int]) -> int:
     """The batch of the state: B, or the number of sequences where they are packed. Checks `cu_seqlens`."""
     if cu_seqlens is None:
         return sizes["B"]
-    tensors(op, cu_seqlens=cu_seqlens)
-    if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
-        raise InputError(
-            f"`cu_seqlens` of {op} has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
-            "wanted (N + 1,) integers: the starts of N sequences, then the end."
-        )
-    if sizes["B"] != 1:
-        raise InputError(
-            f"{op} was given `cu_seqlens` and a batch of {sizes['B']}. Packed sequences lie along time in a batch of 1."
-        )
-    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
-        ends = cu_seqlens.tolist() if type(cu_seqlens) is Tensor else [0]
-        if ends[0] != 0 or ends[-1] > sizes["T"] or any(a > b for a, b in pairwise(ends)):
-            raise InputError(
-                f"`cu_seqlens` of {op} is {ends[:8]}{'...' if len(ends) > 8 else ''}; wanted 0 first, then never "
-                f"decreasing, and at most the {sizes['T']} time steps there are."
-            )
+    check_bounds(cu_seqlens, sizes["B"], sizes["T"], f"`cu_seqlens` of {op}")
     return cu_seqlens.shape[0] - 1

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from ritornello.errors import InputError
 from ritornello.kernels import registry
 from ritornello.kernels.tape import recording
+from ritornello.sequence import check_order
 from ritornello.typing import Tensor
 
 __all__ = ["Op"]
@@ -57,6 +58,7 @@ class Op:
         self.tensors = [t.rstrip("?") for t in marked]
         self.arity = len(marked)
         self.states = [self.tensors.index(s) for s in states]
+        self.bounds = self.tensors.index("cu_seqlens") if "cu_seqlens" in self.tensors else None
         declared = [f"Tensor{'?' * t.endswith('?')} {t.rstrip('?')}" for t in marked]
         declared += [f"{kind} {a}" for a, kind in attributes.items()]
         arguments = ", ".join(declared)
@@ -65,7 +67,7 @@ class Op:
         _library.define(f"{name}({arguments}, str backend, bool save) -> ({returned})")
         passed = "Tensor?[] grads, Tensor trace, bool[] needs"
         _library.define(f"{backward}({passed}, {arguments}, str backend) -> Tensor[]")
-        _library.impl(name, self._forward, "CompositeExplicitAutograd")
+        _library.impl(name, self._operator, "CompositeExplicitAutograd")
         _library.impl(backward, self._backward, "CompositeExplicitAutograd")
         torch.library.register_fake(f"ritornello::{name}", self._fake_forward, lib=_library)
         torch.library.register_fake(f"ritornello::{backward}", self._fake_backward, lib=_library)
@@ -124,6 +126,13 @@ class Op:
             return kernel.forward(*arguments, save)
         with torch.autocast(lead.device.type, enabled=False):
             return kernel.forward(*arguments, save)
+
+    def _operator(self, *given: Any) -> tuple[Tensor, ...]:
+        """What the dispatcher calls. In a compiled graph nobody has seen the numbers in `cu_seqlens` before."""
+        bounds = None if self.bounds is None else given[self.bounds]
+        if bounds is not None and bounds.device.type == "cpu":
+            check_order(bounds, given[0].shape[1], f"`cu_seqlens` of {self.name}")
+        return self._forward(*given)
 
     def _forward(self, *given: Any) -> tuple[Tensor, ...]:
         *arguments, backend, save = given

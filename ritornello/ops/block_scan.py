@@ -38,7 +38,7 @@ def block_scan(
     Source: Danieli et al. 2025, "ParaRNN", arXiv:2510.21450, section 3 (block-diagonal Jacobians).
     """
     sizes = _check.shapes("block_scan", {}, a=(a, "B T n n D"), b=(b, "B T n D"))
-    sizes["N"] = _check.flow_batch("block_scan", cu_seqlens, sizes)
+    sizes["N"] = _check.state_batch("block_scan", cu_seqlens, sizes)
     _check.shapes("block_scan", sizes, state=(state, "N n D?"))
     a, b = _check.together("block_scan", a, b)
     wide = _check.Wide(b, (sizes["N"], sizes["n"], sizes["D"]))

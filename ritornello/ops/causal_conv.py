@@ -45,7 +45,7 @@ def causal_conv(
     if activation not in (None, "silu"):
         raise InputError(f"`activation` of causal_conv is {activation!r}; it takes 'silu' or None.")
     sizes = _check.shapes("causal_conv", {}, x=(x, "B T D"), weight=(weight, "D W"), bias=(bias, "D?"))
-    sizes["N"] = batch = _check.flow_batch("causal_conv", cu_seqlens, sizes)
+    sizes["N"] = batch = _check.state_batch("causal_conv", cu_seqlens, sizes)
     sizes["W-1"] = sizes["W"] - 1
     _check.shapes("causal_conv", sizes, state=(state, "N D W-1?"))
     (x,) = _check.together("causal_conv", x)

@@ -47,7 +47,7 @@ def diagonal_scan(
     dtype = torch.promote_types(a.dtype, b.dtype)
     if dtype not in FLOATING and not dtype.is_complex:
         raise InputError(f"diagonal_scan was given {dtype}; it takes floating or complex tensors.")
-    batch = _check.flow_batch("diagonal_scan", cu_seqlens, {"B": b.shape[0], "T": b.shape[1]})
+    batch = _check.state_batch("diagonal_scan", cu_seqlens, {"B": b.shape[0], "T": b.shape[1]})
     wide = accumulation_dtype(dtype)
     if state is None:
         state = b.new_zeros((batch, *b.shape[2:]), dtype=wide)

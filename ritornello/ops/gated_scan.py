@@ -57,7 +57,7 @@ def gated_scan(
     if activation is not None and activation not in ACTIVATIONS:
         raise InputError(f"`activation` of gated_scan is {activation!r}. {nearest(str(activation), ACTIVATIONS)}")
     gate, value = _check.together("gated_scan", gate, value)
-    batch = _check.flow_batch("gated_scan", cu_seqlens, {"B": value.shape[0], "T": value.shape[1]})
+    batch = _check.state_batch("gated_scan", cu_seqlens, {"B": value.shape[0], "T": value.shape[1]})
     wide = accumulation_dtype(value.dtype)
     if state is None:
         state = value.new_zeros((batch, *value.shape[2:]), dtype=wide)

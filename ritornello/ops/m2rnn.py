@@ -59,7 +59,7 @@ def m2rnn(
             f"m2rnn was given {sizes['Hv']} value heads and {sizes['H']} query and key heads; "
             "the value heads must be a multiple of the others."
         )
-    sizes["N"] = batch = _check.flow_batch("m2rnn", cu_seqlens, sizes)
+    sizes["N"] = batch = _check.state_batch("m2rnn", cu_seqlens, sizes)
     _check.shapes("m2rnn", sizes, state=(state, "N Hv K V?"))
     q, k, v = _check.together("m2rnn", q, k, v)
     dtype = accumulation_dtype(q.dtype)

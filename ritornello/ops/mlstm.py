@@ -60,7 +60,7 @@ def mlstm(
     sizes = _check.shapes(
         "mlstm", {}, q=(q, "B T H K"), k=(k, "B T H K"), v=(v, "B T H V"), i=(i, pattern), f=(f, pattern)
     )
-    sizes["N"] = batch = _check.flow_batch("mlstm", cu_seqlens, sizes)
+    sizes["N"] = batch = _check.state_batch("mlstm", cu_seqlens, sizes)
     q, k, v = _check.together("mlstm", q, k, v)
     dtype = accumulation_dtype(q.dtype)
     heads, key, value = sizes["H"], sizes["K"], sizes["V"]

@@ -61,7 +61,7 @@ def selective_scan(
             "D": (D, "D?"),
         },
     )
-    sizes["batch"] = batch = _check.flow_batch("selective_scan", cu_seqlens, sizes)
+    sizes["batch"] = batch = _check.state_batch("selective_scan", cu_seqlens, sizes)
     _check.shapes("selective_scan", sizes, state=(state, "batch D N?"))
     x, delta, B, C = _check.together("selective_scan", x, delta, B, C)
     dtype = accumulation_dtype(x.dtype)

@@ -67,7 +67,7 @@ def softmax_scan(
     for name, given, wanted in (("log_decay", log_decay, logits.shape), ("bonus", bonus, inner)):
         if given is not None and given.shape != wanted:
             raise InputError(f"`{name}` of softmax_scan has shape {tuple(given.shape)}; wanted {tuple(wanted)}.")
-    batch = _check.flow_batch("softmax_scan", cu_seqlens, {"B": logits.shape[0], "T": logits.shape[1]})
+    batch = _check.state_batch("softmax_scan", cu_seqlens, {"B": logits.shape[0], "T": logits.shape[1]})
     (values,) = _check.together("softmax_scan", values)
     dtype = accumulation_dtype(values.dtype)
     wanted = (batch, *inner), (batch, *values.shape[2:]), (batch, *inner)

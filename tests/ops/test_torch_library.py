@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 from ritornello import ops
+from ritornello.errors import InputError
 from ritornello.kernels.native import _library
 from ritornello.kernels.registry import backend, explain
 from ritornello.testing.draw import Draw
@@ -74,6 +75,20 @@ def test_compile_fullgraph(name):
         want = loss_and_gradients(delta)
         compiled = torch.compile(delta, fullgraph=True, backend="aot_eager")
         assert_same(loss_and_gradients(compiled), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("ends", ([0, 10**9], [0, 5, 3], [1, 4]))
+def test_a_compiled_graph_refuses_bounds_that_are_not_its_memory(ends):
+    """Only when it runs are their numbers known; in C they would be addresses."""
+    x = torch.rand(1, 8, 4)
+
+    def scan(bounds):
+        return ops.diagonal_scan(x, x, cu_seqlens=bounds)[0]
+
+    compiled = torch.compile(scan, fullgraph=True, backend="eager", dynamic=True)
+    torch.testing.assert_close(compiled(torch.tensor([0, 3, 8])), scan(torch.tensor([0, 3, 8])))
+    with pytest.raises(InputError, match="`cu_seqlens` of diagonal_scan is"):
+        compiled(torch.tensor(ends))
 
 
 def test_checkpoint_keeps_the_backend():
