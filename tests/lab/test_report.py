@@ -15,12 +15,13 @@ import pytest
 
 from ritornello import tasks
 from ritornello.lab.compare import Folder, Plan
-from ritornello.lab.report import Summary, charts, svg, write_report
+from ritornello.lab.compare.contender import family
+from ritornello.lab.report import Summary, charts, html, svg, write_report
 from ritornello.lab.report.svg import Axis, Series
 from tests.lab.comparisons import Echo, records
 
 LAYERS = ("attention", "gated_delta_net", "delta_net:negative_eigenvalues=true", "min_gru")
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "wbr", "hr", "img", "input"}
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +80,16 @@ def test_the_heat_map_tells_the_scores(tmp_path):
     assert (text, share) == (f"{100 * best:.1f}", "0.989")
     assert note == "± 1.9", "0.75 · 4.303 · 0.01 / √3"
     assert cells[-1][0].startswith("50.0|0.000|"), "the last layer is at chance on parity"
+
+
+def test_an_interval_is_no_wider_than_all_there_is(tmp_path):
+    plan = Plan.of(["attention"], ["parity"], "20s", seeds=2)
+    found = records(plan)
+    for record in (r for r in found if r["kind"] == "run"):
+        record["scores"] = dict.fromkeys(record["scores"], 0.5 + 0.5 * record["seed"])
+    texts = {p.name: p.read_text(encoding="utf-8") for p in write_report(Folder.open(tmp_path, plan, ""), found)}
+    assert "75.0|0.500|± 100.0" in texts["report.html"], "two seeds, at chance and right everywhere"
+    assert "0.750 ± 1.000" in texts["report.md"]
 
 
 def test_findings_tell_leaders_and_losers(tmp_path):
@@ -171,6 +182,29 @@ def test_names_beside_lines_do_not_meet():
     assert drawn.count("label hidden") == 30 - len(shown)
 
 
+def test_a_name_makes_room_for_one_that_ends_near_it():
+    """Of forty lines that end at two heights the best are named, also those that end alike."""
+    lines = [Series(str(i), f"line {i}", 0, [(0, 0.5), (1, 0.9 if i < 3 else 0.1)]) for i in range(40)]
+    drawn = svg.lines(Axis("x", 0, 1), Axis("y", 0, 1), lines)
+    shown = re.findall(r'class="label" [^>]*>([^<]*)<', drawn)
+    assert {"line 0", "line 1", "line 2"} <= set(shown)
+    quiet = re.findall(r'class="series f0 quiet" data-layer="(\d+)"', drawn)
+    assert len(quiet) == 40 - len(shown), "lines without a name are pale"
+    assert not {"0", "1", "2"} & set(quiet)
+
+
+def test_colours_are_for_the_families_of_many_layers():
+    """Ten families and eight colours: those of a single layer share the last one, and one chip of the legend."""
+    plan = Plan.of(["all"], ["echo"], "20s")
+    summary = Summary(plan, records(plan))
+    counts = [sum(family(layer) == name for layer in plan.layers) for name in summary.families]
+    assert counts == sorted(counts, reverse=True)
+    assert len(counts) > charts.HUES
+    legend = html._legend(summary)
+    assert legend.count('class="swatch"') == charts.HUES
+    assert ", ".join(summary.families[charts.HUES - 1 :]) in legend
+
+
 def test_few_names_are_all_shown_and_long_ones_cut():
     long = "gla + attention:window=16"
     lines = [Series(str(i), long if i == 1 else f"line {i}", 0, [(0, 0.5), (1, 0.98)]) for i in range(12)]
@@ -201,6 +235,8 @@ window.addEventListener("load", () => {
   told.push("view " + (document.querySelector("td.heat").textContent !== before));
   document.querySelector("svg .series").dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
   told.push("lit " + document.querySelectorAll(".lit").length);
+  document.querySelector("[data-hue]").dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+  told.push("family " + new Set([...document.querySelectorAll(".lit")].map(e => e.dataset.layer)).size);
   told.push("wide " + (document.documentElement.scrollWidth > innerWidth));
   told.push("ink " + getComputedStyle(document.body).color);
   document.title = told.join("; ");
@@ -231,5 +267,6 @@ def test_in_chromium(tmp_path, scheme, ink):
     assert "ERROR" not in told
     assert "down min_gru; up attention; view true" in told
     assert re.search(r"lit [1-9]", told)
+    assert "family 2;" in told, "both delta rules"
     assert "wide false" in told, "a phone need not scroll sideways"
     assert f"ink {ink}" in told

@@ -20,6 +20,9 @@ VIEWS = {"trained": "at the training length", "longest": "at the longest", "mean
 STRONG = 0.55
 """From here on a cell of the heat map is so dark that its text is white."""
 
+LONG = 24
+"""A table of more rows scrolls below its headings."""
+
 
 def page(folder: Folder, summary: Summary) -> str:
     """The whole page."""
@@ -68,16 +71,21 @@ def _facts(summary: Summary) -> str:
 
 
 def _legend(summary: Summary) -> str:
+    """A chip for each colour: a family, or several that share the last one."""
+    of_hue: dict[int, list[str]] = {}
+    for name in summary.families:
+        of_hue.setdefault(charts.hue(summary, name), []).append(name)
     chips = (
-        f'<span class="f{charts.hue(summary, name)}"><span class="swatch"></span>{escape(name)}</span>'
-        for name in summary.families
+        f'<span class="f{hue}" data-hue="{hue}"><span class="swatch"></span>{escape(", ".join(names))}</span>'
+        for hue, names in of_hue.items()
     )
     return f'<div class="legend">{"".join(chips)}</div>'
 
 
 def _layer_cell(summary: Summary, layer: str) -> str:
     hue = charts.hue(summary, family(layer))
-    return f'<td class="f{hue}"><span class="swatch"></span>{escape(title(layer))}</td>'
+    name = escape(title(layer)).replace("_", "_<wbr>")  # a phone has no room for forgetting_attention
+    return f'<td class="f{hue}"><span class="swatch"></span>{name}</td>'
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -162,12 +170,14 @@ def _table(summary: Summary) -> str:
         rows.append(
             f'<tr data-layer="{escape(cell.layer, quote=True)}">{_layer_cell(summary, cell.layer)}{name}{tail}</tr>'
         )
-    return _rows(heads, rows)
+    return _rows(heads, rows, kind="long" if len(rows) > LONG else "")
 
 
 def _half(cell: Cell, half: float | None) -> str:
-    """Half an interval in the unit of `_score`; of an error its first two digits."""
-    return "" if half is None else _score(cell, half) if cell.task.about.metric == "accuracy" else f"{half:.2g}"
+    """Half an interval in the unit of `_score`, an accuracy's no wider than all there is; of an error two digits."""
+    if half is None:
+        return ""
+    return _score(cell, min(half, 1.0)) if cell.task.about.metric == "accuracy" else f"{half:.2g}"
 
 
 def _figure(cell: Cell, figure: Figure) -> str:

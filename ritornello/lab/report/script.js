@@ -31,12 +31,18 @@ for (const group of document.querySelectorAll(".switch")) {
     }
   });
 }
-// What is pointed at is lit up in all charts and tables.
-let lit = null;
-function light(layer) {
-  if (layer === lit) return;
-  lit = layer;
-  document.body.classList.toggle("pointed", layer !== null);
-  for (const part of document.querySelectorAll("[data-layer]")) part.classList.toggle("lit", part.dataset.layer === layer);
+// What is pointed at is lit up in all charts and tables: a layer, or by the legend all of a colour.
+let lit = "";
+function light(chosen) {
+  if (chosen === lit) return;
+  lit = chosen;
+  document.body.classList.toggle("pointed", chosen !== "");
+  document.body.classList.toggle("one", chosen.startsWith("[data-layer"));
+  for (const part of document.querySelectorAll("[data-layer]")) part.classList.toggle("lit", chosen !== "" && part.matches(chosen));
 }
-document.addEventListener("pointerover", event => light(event.target.closest("[data-layer]")?.dataset.layer ?? null));
+document.addEventListener("pointerover", event => {
+  const part = event.target.closest("[data-layer], [data-hue]");
+  if (!part) light("");
+  else if (part.dataset.hue) light(`.series.f${part.dataset.hue}, tr:has(.f${part.dataset.hue})`);
+  else light(`[data-layer="${CSS.escape(part.dataset.layer)}"]`);
+});

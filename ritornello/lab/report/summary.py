@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
@@ -95,8 +96,9 @@ class Summary:
 
     @property
     def families(self) -> list[str]:
-        """The families there are, in the order of their best layer."""
-        return list(dict.fromkeys(family(layer) for layer in self.layers))
+        """The families there are, those of most layers first; of as many, in the order of their best layer."""
+        counts = Counter(family(layer) for layer in self.layers)
+        return [name for name, _ in counts.most_common()]
 
     def leaders(self, task: str) -> list[Cell]:
         """The best at the training length, and those whose intervals reach it."""

@@ -15,6 +15,9 @@ LABEL_HEIGHT, LETTER = 12, 6.2
 MOST_LETTERS = 18
 """What a name takes."""
 
+FARTHEST = 2 * LABEL_HEIGHT
+"""A name stands from the end of its line, where there are too many for all."""
+
 DOT = 4.5
 MANY = 10
 """Beyond so many lines, a band is drawn only of the one that is pointed at."""
@@ -72,15 +75,19 @@ class Series:
 def lines(x: Axis, y: Axis, series: Sequence[Series], rules: Sequence[tuple[float, str]] = ()) -> str:
     """Lines, with their bands behind them; `rules` are horizontal lines with a name, such as chance."""
     parts = [_frame(x, y), *(_rule(y, value) for value, _ in rules)]
-    for s in reversed(series):  # the best lies on top
+    named = _end_names([_y(y, s.xy[-1][1]) for s in series])
+    for i, s in reversed(list(enumerate(series))):  # the best lies on top
         where = [(_x(x, a), _y(y, b)) for a, b in s.xy]
         path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in where)
         band = _band(x, y, s) if s.band else ""
         dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2"/>' for a, b in where) if len(where) < 9 else ""
         told = f"<title>{escape(s.name)}{escape(s.note and ': ' + s.note)}</title>"
-        parts.append(f'{_group(s)}{told}{band}<path class="wide" d="{path}"/><path class="line" d="{path}"/>{dots}</g>')
+        group = _group(s, "" if i in named else " quiet")
+        parts.append(f'{group}{told}{band}<path class="wide" d="{path}"/><path class="line" d="{path}"/>{dots}</g>')
     parts += [_rule_name(y, value, name) for value, name in rules]  # over the lines that begin there
-    parts += _end_labels(y, series)
+    for i, s in enumerate(series):
+        at = named.get(i, _y(y, s.xy[-1][1])) + 3.5
+        parts.append(f"{_group(s)}{_label(s, WIDTH - RIGHT + 5, at, i in named)}</g>")
     return _svg(parts, "many" if len(series) > MANY else "few")
 
 
@@ -124,8 +131,8 @@ def _y(axis: Axis, value: float) -> float:
     return HEIGHT - BOTTOM - axis.at(value) * (HEIGHT - TOP - BOTTOM)
 
 
-def _group(s: Series) -> str:
-    return f'<g class="series f{s.hue}" data-layer="{escape(s.key, quote=True)}">'
+def _group(s: Series, kind: str = "") -> str:
+    return f'<g class="series f{s.hue}{kind}" data-layer="{escape(s.key, quote=True)}">'
 
 
 def _band(x: Axis, y: Axis, s: Series) -> str:
@@ -172,21 +179,18 @@ def _frame(x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _end_labels(y: Axis, series: Sequence[Series]) -> list[str]:
-    """Names at the ends of the lines: all of them, moved apart, where there is room; else those of the first ones in
-    the order that leave each other room."""
-    ends = [_y(y, s.xy[-1][1]) for s in series]
-    if len(series) * LABEL_HEIGHT <= HEIGHT - TOP - BOTTOM:
-        apart = zip(series, _apart(ends, TOP, HEIGHT - BOTTOM), strict=True)
-        return [f"{_group(s)}{_label(s, WIDTH - RIGHT + 5, at + 3.5, True)}</g>" for s, at in apart]
-    placed: list[float] = []
-    labels = []
-    for s in series:
-        at = _y(y, s.xy[-1][1])
-        room = all(abs(at - other) >= LABEL_HEIGHT for other in placed)
-        placed += [at] if room else []
-        labels.append(f"{_group(s)}{_label(s, WIDTH - RIGHT + 5, at + 3.5, room)}</g>")
-    return labels
+def _end_names(ends: Sequence[float]) -> dict[int, float]:
+    """Which lines are named where they end, and at which heights: all of them where there is room for so many names;
+    else the first ones in the order, as long as no name has to stand far from its line."""
+    if len(ends) * LABEL_HEIGHT <= HEIGHT - TOP - BOTTOM:
+        return dict(enumerate(_apart(ends, TOP, HEIGHT - BOTTOM)))
+    named: dict[int, float] = {}
+    for i in range(len(ends)):
+        which = [*named, i]
+        heights = _apart([ends[j] for j in which], TOP, HEIGHT - BOTTOM)
+        if all(abs(ends[j] - at) <= FARTHEST for j, at in zip(which, heights, strict=True)):
+            named = dict(zip(which, heights, strict=True))
+    return named
 
 
 def _apart(wanted: Sequence[float], top: float, floor: float) -> list[float]:

@@ -47,8 +47,8 @@ def _task(summary: Summary, name: str) -> str:
 
 
 def _score(cell: Cell, length: int) -> str:
-    mean = cell.curve[length]
-    return f"{mean.value:.3f}" + ("" if mean.half_width is None else f" ± {mean.half_width:.3f}")
+    mean, most = cell.curve[length], 1.0 if cell.task.about.metric == "accuracy" else float("inf")
+    return f"{mean.value:.3f}" + ("" if mean.half_width is None else f" ± {min(mean.half_width, most):.3f}")
 
 
 def _published(cell: Cell) -> str:
