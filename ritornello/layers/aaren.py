@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Softmax
 
@@ -53,8 +52,7 @@ class Aaren(Layer):
         self.kv_heads = self.heads if kv_heads is None else kv_heads
         self.repeats = divide(self.kind, "heads", self.heads, "kv_heads", self.kv_heads)
         self.key_size = divide(self.kind, "width", width, "heads", self.heads) if key_size is None else key_size
-        if self.key_size < 1:
-            raise InputError(f"`key_size` of {self.kind} is {self.key_size}; wanted at least 1.")
+        at_least(1, self.kind, key_size=self.key_size)
         self.query = nn.Parameter(torch.randn(self.heads, self.key_size))
         self.kv_proj = nn.Linear(width, 2 * self.kv_heads * self.key_size, bias=False)
         self.out_proj = nn.Linear(self.heads * self.key_size, width, bias=False)

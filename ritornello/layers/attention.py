@@ -11,7 +11,7 @@ from torch import nn
 
 from ritornello.errors import BackendError, InputError, nearest
 from ritornello.kernels.tape import recording
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
 from ritornello.layers.parts.attention import (
     attend,
     attend_window,
@@ -99,7 +99,8 @@ class Attention(Layer):
         self.heads = heads_for(width) if heads is None else heads
         self.kv_heads = self.heads if kv_heads is None else kv_heads
         divide(self.kind, "heads", self.heads, "kv_heads", self.kv_heads)
-        self.key_size = key_size or divide(self.kind, "width", width, "heads", self.heads)
+        self.key_size = divide(self.kind, "width", width, "heads", self.heads) if key_size is None else key_size
+        at_least(1, self.kind, key_size=self.key_size)
         self.rope_base = rope_base
         self.rope_size = self.key_size if rope_size is None else rope_size
         if self.rope_size % 2 or not 0 <= self.rope_size <= self.key_size:

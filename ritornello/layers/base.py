@@ -25,7 +25,7 @@ from ritornello.state import State
 from ritornello.transition import Transition
 from ritornello.typing import FLOATING, Tensor, Tree, accumulation_dtype
 
-__all__ = ["About", "Call", "Layer", "Leaf", "Traits", "divide"]
+__all__ = ["About", "Call", "Layer", "Leaf", "Traits", "at_least", "divide"]
 
 DIRECTIONS = ("forward", "backward", "both")
 
@@ -263,6 +263,13 @@ class Layer(nn.Module):
             raise InputError(f"`x` of {self.kind} is {got}; wanted (B, T, {self.width}), this layer's width last.")
         if x.dtype not in FLOATING:
             raise InputError(f"`x` of {self.kind} is {x.dtype}; wanted a floating dtype. Embed integers first.")
+
+
+def at_least(least: int, kind: str, **sizes: int) -> None:
+    """Refuse options of a layer of `kind`, given by their names, that are smaller."""
+    for name, size in sizes.items():
+        if size < least:
+            raise InputError(f"`{name}` of {kind} is {size}; wanted at least {least}.")
 
 
 def divide(kind: str, whole: str, size: int, parts: str, count: int) -> int:

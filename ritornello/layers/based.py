@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.heads import Heads
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Decay
 from ritornello.typing import Tensor
 
@@ -68,11 +68,9 @@ class Based(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        heads = heads_for(width) if heads is None else heads
-        value_size = value_size or divide(self.kind, "width", width, "value_heads", value_heads or heads)
-        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size)
+        self.size = Heads.of(self.kind, width, heads, value_heads, key_size, value_size)
         features = 1 + key_size + key_size * (key_size + 1) // 2
-        self.memory = Heads(heads, self.size.value_heads, features, value_size)
+        self.memory = replace(self.size, key_size=features)
         self.qkv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = self.size.spec

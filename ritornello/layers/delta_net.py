@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import RMSNorm, l2_normalize
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Delta
 
 __all__ = ["DeltaNet"]
@@ -59,16 +58,13 @@ class DeltaNet(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        heads = heads_for(width, 128) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
-        value_size = value_size or divide(self.kind, "width", width, "value_heads", value_heads or heads)
-        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size)
+        self.size = Heads.of(self.kind, width, heads, value_heads, key_size, value_size, about=128)
         self.negative_eigenvalues = negative_eigenvalues
         channels = 2 * self.size.keys + self.size.values
         self.qkv_proj = nn.Linear(width, channels, bias=False)
         self.conv = ShortConv(channels, conv_width)
         self.beta_proj = nn.Linear(width, self.size.value_heads, bias=False)
-        self.norm = RMSNorm(value_size, norm_eps)
+        self.norm = RMSNorm(self.size.value_size, norm_eps)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = {**self.size.spec, "conv_width": conv_width}
 

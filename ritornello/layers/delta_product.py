@@ -8,13 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Traits
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import GatedNorm, StepDecay
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import l2_normalize
-from ritornello.layers.parts.sizes import heads_for, multiple
 from ritornello.sequence import Sequence
 from ritornello.transition import Delta
 
@@ -70,11 +68,8 @@ class DeltaProduct(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        if householders < 1:
-            raise InputError(f"`householders` of {self.kind} is {householders}; wanted at least 1.")
-        heads = heads_for(width) if heads is None else heads
-        key_size = key_size or multiple(0.75 * width / max(heads, 1), 16)
-        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size or 2 * key_size)
+        at_least(1, self.kind, householders=householders)
+        self.size = Heads.with_wide_values(self.kind, width, heads, value_heads, key_size, value_size)
         self.householders, self.negative_eigenvalues = householders, negative_eigenvalues
         keys, values = self.size.keys, self.size.values
         channels = keys + householders * (keys + values)

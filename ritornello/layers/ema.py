@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello.cells.ema import EMACell
-from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 
 __all__ = ["EMA"]
@@ -44,8 +43,7 @@ class EMA(Layer):
 
     def __init__(self, width: int, *, state_size: int = 16, **base: Any):
         super().__init__(width, **base)
-        if state_size < 1:
-            raise InputError(f"`state_size` of {self.kind} is {state_size}; wanted at least 1.")
+        at_least(1, self.kind, state_size=state_size)
         self.cell = EMACell(width, state_size)
         self.omega = nn.Parameter(torch.randn(width))
         self.spec = {"state_size": state_size}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,9 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.heads import Heads
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Delta
 from ritornello.typing import Tensor
 
@@ -64,17 +64,15 @@ class FastWeights(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        heads = heads_for(width) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
-        value_size = value_size or divide(self.kind, "width", width, "heads", heads)
-        self.size = Heads.of(self.kind, heads, heads, key_size, value_size)
-        if not 1 <= nu < 2 * key_size:
-            raise InputError(f"`nu` of {self.kind} is {nu}; wanted 1 to {2 * key_size - 1}, below 2 · key_size.")
+        self.size = Heads.of(self.kind, width, heads, key_size=key_size, value_size=value_size)
+        signs = 2 * self.size.key_size
+        if not 1 <= nu < signs:
+            raise InputError(f"`nu` of {self.kind} is {nu}; wanted 1 to {signs - 1}, below 2 · key_size.")
         self.nu, self.negative_eigenvalues = nu, negative_eigenvalues
         self.qkv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
-        self.beta_proj = nn.Linear(width, heads, bias=False)
+        self.beta_proj = nn.Linear(width, self.size.heads, bias=False)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
-        self.memory = Heads.of(self.kind, heads, heads, 2 * key_size * nu, value_size)
+        self.memory = replace(self.size, key_size=signs * nu)
         self.spec = self.memory.spec
 
     def leaves(self):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.errors import BackendError, InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.errors import BackendError
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
 from ritornello.layers.parts.attention import grow_cache
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
@@ -96,8 +96,7 @@ class ForgettingAttention(Layer):
         self.kv_heads = self.heads if kv_heads is None else kv_heads
         divide(self.kind, "heads", self.heads, "kv_heads", self.kv_heads)
         self.key_size = divide(self.kind, "width", width, "heads", self.heads) if key_size is None else key_size
-        if self.key_size < 1:
-            raise InputError(f"`key_size` of {self.kind} is {self.key_size}; wanted at least 1.")
+        at_least(1, self.kind, key_size=self.key_size)
         queries, keys = self.heads * self.key_size, self.kv_heads * self.key_size
         self.q_proj = nn.Linear(width, queries, bias=False)
         self.kv_proj = nn.Linear(width, 2 * keys, bias=False)

@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello.cells.fp_rnn import FPRNNCell
-from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Traits
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.cells import cell_leaves, run_cell
 from ritornello.layers.parts.gates import NormOfGated
 
@@ -54,8 +53,7 @@ class FPRNN(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        if expand < 1:
-            raise InputError(f"`expand` of {self.kind} is {expand}; wanted at least 1.")
+        at_least(1, self.kind, expand=expand)
         size = expand * width
         self.in_proj = nn.Linear(width, 2 * size, bias=False)
         self.cell = FPRNNCell(size, mixer, rank, memory)

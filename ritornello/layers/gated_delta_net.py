@@ -12,7 +12,6 @@ from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import GatedNorm, StepDecay
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import l2_normalize
-from ritornello.layers.parts.sizes import heads_for, multiple
 from ritornello.transition import Delta
 
 __all__ = ["GatedDeltaNet"]
@@ -62,9 +61,7 @@ class GatedDeltaNet(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        heads = heads_for(width) if heads is None else heads
-        key_size = key_size or multiple(0.75 * width / max(heads, 1), 16)
-        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size or 2 * key_size)
+        self.size = Heads.with_wide_values(self.kind, width, heads, value_heads, key_size, value_size)
         self.negative_eigenvalues = negative_eigenvalues
         channels, values = 2 * self.size.keys + self.size.values, self.size.values
         self.qkv_proj = nn.Linear(width, channels, bias=False)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.layers.base import About, Call, Layer, Traits
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.activations import activation_of
 from ritornello.layers.parts.sizes import multiple
 from ritornello.ops import swiglu
@@ -51,7 +51,8 @@ class GatedMLP(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        self.hidden = hidden or multiple(expand * width, 32)
+        self.hidden = multiple(expand * width, 32) if hidden is None else hidden
+        at_least(1, self.kind, hidden=self.hidden)
         self.activation = activation_of(self.kind, activation)
         self.gate_up_proj = nn.Linear(width, 2 * self.hidden, bias=bias)
         self.out_proj = nn.Linear(self.hidden, width, bias=bias)

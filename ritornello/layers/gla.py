@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits, at_least, divide
 from ritornello.layers.parts.gates import GatedNorm
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.inits import xavier_blocks_
@@ -59,16 +59,17 @@ class GLA(Layer):
     ):
         super().__init__(width, **base)
         heads = heads_for(width, max(64, width // 4)) if heads is None else heads
-        key_size = key_size or max(1, divide(self.kind, "width", width, "heads", heads) // 2)
-        value_size = value_size or divide(self.kind, "width", width, "value_heads", value_heads or heads)
-        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size)
+        if key_size is None:
+            key_size = max(1, divide(self.kind, "width", width, "heads", heads) // 2)
+        at_least(1, self.kind, gate_rank=gate_rank)
+        self.size = Heads.of(self.kind, width, heads, value_heads, key_size, value_size)
         self.gate_temperature = gate_temperature
         keys, values, decays = self.size.keys, self.size.values, self.size.value_heads * key_size
         self.qkv_proj = nn.Linear(width, 2 * keys + values, bias=False)
         down, up = nn.Linear(width, gate_rank, bias=False), nn.Linear(gate_rank, decays)
         self.decay_proj = nn.Sequential(down, up)
         self.gate_proj = nn.Linear(width, values, bias=False)
-        self.norm = GatedNorm(value_size, norm_eps)
+        self.norm = GatedNorm(self.size.value_size, norm_eps)
         self.out_proj = nn.Linear(values, width, bias=False)
         xavier_blocks_(self.qkv_proj, keys, keys, values)
         for linear in (down, up, self.gate_proj, self.out_proj):

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from ritornello.cells.hgrn import HGRUCell
-from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.bounds import LowerBound
 from ritornello.layers.parts.norm import RMSNorm
 
@@ -51,8 +50,7 @@ class HGRN(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        if expand < 1:
-            raise InputError(f"`expand` of {self.kind} is {expand}; wanted at least 1.")
+        at_least(1, self.kind, expand=expand)
         size = expand * width
         self.in_proj = nn.Linear(width, 3 * size, bias=False)  # c, f and the gate
         self.bound = LowerBound(self.kind, size, lower_bound, place)

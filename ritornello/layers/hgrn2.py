@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.bounds import LowerBound
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import RMSNorm
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Decay
 
 __all__ = ["HGRN2"]
@@ -59,15 +58,12 @@ class HGRN2(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        heads = heads_for(width, 128) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
-        value_size = value_size or divide(self.kind, "width", width, "heads", heads)
-        self.size = Heads.of(self.kind, heads, heads, key_size, value_size)
+        self.size = Heads.of(self.kind, width, heads, key_size=key_size, value_size=value_size, about=128)
         self.bound = LowerBound(self.kind, self.size.keys, lower_bound, place)
         self.qfv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
         self.norm = RMSNorm(self.size.values, norm_eps)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
-        self.spec = {"heads": heads, "key_size": key_size, "value_size": value_size}
+        self.spec = self.size.only("heads", "key_size", "value_size")
 
     def leaves(self):
         return {"S": self.size.state()}

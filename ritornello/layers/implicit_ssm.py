@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ritornello.cells.implicit_ssm import ImplicitSSMCell
-from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
 from ritornello.layers.parts.cells import run_cell
 from ritornello.layers.parts.gates import StepDecay
 from ritornello.layers.parts.norm import RMSNorm
@@ -62,8 +61,7 @@ class ImplicitSSM(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        if expand < 1:
-            raise InputError(f"`expand` of {self.kind} is {expand}; wanted at least 1.")
+        at_least(1, self.kind, expand=expand)
         heads = heads_for(expand * width) if heads is None else heads
         value_size = divide(self.kind, "expand · width", expand * width, "heads", heads)
         state_size = min(128, multiple(width, 16)) if state_size is None else state_size

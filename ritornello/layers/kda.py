@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import GatedNorm, StepDecay
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.low_rank import LowRankProjection
 from ritornello.layers.parts.norm import l2_normalize
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Delta
 from ritornello.typing import Tensor, accumulation_dtype
 
@@ -73,23 +72,21 @@ class KDA(Layer):
         super().__init__(width, **base)
         if decay_bound is not None and decay_bound >= 0:
             raise InputError(f"`decay_bound` of {self.kind} is {decay_bound}; wanted a log decay below 0, or None.")
-        heads = heads_for(width, 128) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
-        value_size = value_size or divide(self.kind, "width", width, "value_heads", value_heads or heads)
-        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size)
+        self.size = Heads.of(self.kind, width, heads, value_heads, key_size, value_size, about=128)
         self.decay_bound = decay_bound
         self.negative_eigenvalues = negative_eigenvalues
-        channels, decays = 2 * self.size.keys + self.size.values, self.size.value_heads * key_size
-        rank = gate_rank or value_size
+        channels, decays = 2 * self.size.keys + self.size.values, self.size.value_heads * self.size.key_size
+        rank = self.size.value_size if gate_rank is None else gate_rank
+        at_least(1, self.kind, gate_rank=rank)
         self.qkv_proj = nn.Linear(width, channels, bias=False)
         self.conv = ShortConv(channels, conv_width)
         self.decay_proj = LowRankProjection(width, decays, rank)
         self.beta_proj = nn.Linear(width, self.size.value_heads, bias=False)
-        self.decay = StepDecay(self.size.value_heads, size=key_size)
+        self.decay = StepDecay(self.size.value_heads, size=self.size.key_size)
         if decay_bound is not None:
             nn.init.zeros_(self.decay.A_log)
         self.gate_proj = LowRankProjection(width, self.size.values, rank, bias=True)
-        self.norm = GatedNorm(value_size, norm_eps, sigmoid=True)
+        self.norm = GatedNorm(self.size.value_size, norm_eps, sigmoid=True)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = {**self.size.spec, "conv_width": conv_width}
 

@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.low_rank import LowRankProjection
 from ritornello.layers.parts.norm import RMSNorm
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.sequence import Sequence
 from ritornello.transition import Decay
 from ritornello.typing import Tensor
@@ -58,15 +57,13 @@ class LightNet(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        heads = heads_for(width, 128) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
-        value_size = value_size or divide(self.kind, "width", width, "heads", heads)
-        self.size = Heads.of(self.kind, heads, heads, key_size, value_size)
+        self.size = Heads.of(self.kind, width, heads, key_size=key_size, value_size=value_size, about=128)
         self.qkv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
+        at_least(1, self.kind, gate_rank=gate_rank)
         self.gate_proj = LowRankProjection(width, self.size.values, gate_rank)
         self.norm = RMSNorm(self.size.values)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
-        self.spec = {"heads": heads, "key_size": key_size, "value_size": value_size}
+        self.spec = self.size.only("heads", "key_size", "value_size")
 
     def leaves(self):
         return {"S": self.size.state(), "z": Leaf((self.size.heads, self.size.key_size), fill=float("-inf"))}

@@ -10,10 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello.errors import InputError, nearest
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import RMSNorm
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Decay
 from ritornello.typing import Tensor
 
@@ -83,13 +82,10 @@ class LinearAttention(Layer):
                 f"`feature_map` of {self.kind} is 'identity', whose φ(q)·z may be zero or negative. Choose another, "
                 "or normalise=False."
             )
-        heads = heads_for(width) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
-        value_size = value_size or divide(self.kind, "width", width, "value_heads", value_heads or heads)
-        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size)
+        self.size = Heads.of(self.kind, width, heads, value_heads, key_size, value_size)
         self.feature_map, self.normalise, self.eps = feature_map, normalise, eps
         self.qkv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
-        self.norm = nn.Identity() if normalise else RMSNorm(value_size)
+        self.norm = nn.Identity() if normalise else RMSNorm(self.size.value_size)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = {**self.size.spec, "normalise": normalise}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ritornello.cells.lmu import LMUCell
 from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.hippo import discretize, legt
 
 __all__ = ["LMU"]
@@ -47,8 +47,7 @@ class LMU(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        if order < 1:
-            raise InputError(f"`order` of {self.kind} is {order}; wanted at least 1 polynomial.")
+        at_least(1, self.kind, order=order)
         if memory_length <= 0:
             raise InputError(f"`memory_length` of {self.kind} is {memory_length}; wanted more than 0 steps.")
         self.memory_length, self.discretization = memory_length, discretization

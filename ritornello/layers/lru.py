@@ -9,7 +9,7 @@ import torch
 
 from ritornello.cells.lru import LRUCell
 from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 
 __all__ = ["LRU"]
@@ -53,8 +53,7 @@ class LRU(Layer):
     ):
         super().__init__(width, **base)
         size = width if state_size is None else state_size
-        if size < 1:
-            raise InputError(f"`state_size` of {self.kind} is {size}; wanted at least 1.")
+        at_least(1, self.kind, state_size=size)
         if not 0 <= r_min <= r_max <= 1:
             raise InputError(f"`r_min`, `r_max` of {self.kind} are {r_min}, {r_max}; wanted 0 ≤ r_min ≤ r_max ≤ 1.")
         self.cell = LRUCell(width, size, r_min, r_max, max_phase)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ritornello.cells.lti import LTICell
 from ritornello.cells.s4 import DenseSystem
 from ritornello.errors import InputError, nearest
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.hippo import lagt, legs, legt
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 from ritornello.typing import Tensor
@@ -61,8 +61,7 @@ class LSSL(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        if state_size < 1:
-            raise InputError(f"`state_size` of {self.kind} is {state_size}; wanted at least 1.")
+        at_least(1, self.kind, state_size=state_size)
         if operator not in OPERATORS:
             raise InputError(f"`operator` of {self.kind} is {operator!r}. {nearest(str(operator), OPERATORS)}")
         if not 0 < step_min <= step_max:

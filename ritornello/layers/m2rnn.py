@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 from ritornello.cells.m2rnn import M2RNNCell
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import NormOfGated, StepDecay
 from ritornello.layers.parts.heads import Heads
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
 
 __all__ = ["M2RNN"]
@@ -57,18 +56,15 @@ class M2RNN(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        heads = heads_for(width) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
-        value_size = value_size or divide(self.kind, "width", width, "value_heads", value_heads or heads)
-        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size)
+        self.size = Heads.of(self.kind, width, heads, value_heads, key_size, value_size)
         channels, values = 2 * self.size.keys + self.size.values, self.size.values
         self.qkv_proj = nn.Linear(width, channels, bias=False)
         self.gate_proj = nn.Linear(width, values, bias=False)
         self.f_proj = nn.Linear(width, self.size.value_heads, bias=False)
         self.conv = ShortConv(channels, conv_width)
         self.decay = StepDecay(self.size.value_heads)
-        self.cell = M2RNNCell(self.size.value_heads, key_size, value_size)
-        self.D = nn.Parameter(torch.ones(self.size.value_heads, value_size))
+        self.cell = M2RNNCell(self.size.value_heads, self.size.key_size, self.size.value_size)
+        self.D = nn.Parameter(torch.ones(self.size.value_heads, self.size.value_size))
         self.norm = NormOfGated(values)
         self.out_proj = nn.Linear(values, width, bias=False)
         self.spec = {**self.size.spec, "conv_width": conv_width}

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import inverse_softplus_of_steps
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
@@ -74,9 +74,7 @@ class Mamba(Layer):
         self.dt_rank = -(-width // 16) if dt_rank is None else dt_rank
         if norm_weights and norm_eps is None:
             raise InputError("`norm_weights` of mamba are of norms that `norm_eps` = None leaves out: give their eps.")
-        for name, size in (("expand", expand), ("state_size", state_size), ("dt_rank", self.dt_rank)):
-            if size < 1:
-                raise InputError(f"`{name}` of {self.kind} is {size}; wanted at least 1.")
+        at_least(1, self.kind, expand=expand, state_size=state_size, dt_rank=self.dt_rank)
         self.inner, self.state_size = expand * width, state_size
         self.norm_eps, self.negative_eigenvalues = norm_eps, negative_eigenvalues
         self.in_proj = nn.Linear(width, 2 * self.inner, bias=bias)

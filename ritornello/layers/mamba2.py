@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ritornello.errors import InputError, nearest
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import NormOfGated, StepDecay
 from ritornello.layers.parts.sizes import heads_for, multiple
@@ -78,17 +78,15 @@ class Mamba2(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        for name, size in (("expand", expand), ("channels", channels or 1), ("state_size", state_size or 1)):
-            if size < 1:
-                raise InputError(f"`{name}` of {self.kind} is {size}; wanted at least 1.")
         if norm not in NORMS:
             raise InputError(f"`norm` of {self.kind} is {norm!r}. {nearest(str(norm), NORMS)}")
-        self.channels = self.inner = channels or expand * width
+        self.channels = self.inner = expand * width if channels is None else channels
+        self.state_size = min(128, multiple(width, 16)) if state_size is None else state_size
+        at_least(1, self.kind, expand=expand, channels=self.inner, state_size=self.state_size)
         self.heads = heads_for(self.inner) if heads is None else heads
         self.groups = groups
         self.value_size = divide(self.kind, "channels", self.inner, "heads", self.heads)
         divide(self.kind, "heads", self.heads, "groups", groups)
-        self.state_size = state_size or min(128, multiple(width, 16))
         self.negative_eigenvalues = negative_eigenvalues
         mixed = self.inner + 2 * groups * self.state_size
         self.in_proj = nn.Linear(width, self.inner + mixed + self.heads, bias=bias)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ritornello.layers.base import About, Call, Layer, Traits
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.activations import activation_of
 
 __all__ = ["MLP"]
@@ -48,7 +48,8 @@ class MLP(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        self.hidden = hidden or int(expand * width)
+        self.hidden = int(expand * width) if hidden is None else hidden
+        at_least(1, self.kind, hidden=self.hidden)
         self.activation = activation_of(self.kind, activation)
         self.in_proj = nn.Linear(width, self.hidden, bias=bias)
         self.out_proj = nn.Linear(self.hidden, width, bias=bias)

@@ -62,9 +62,9 @@ class MLSTM(Layer):
     ):
         super().__init__(width, **base)
         heads = heads_for(width, 512) if heads is None else heads
-        key_size = key_size or max(1, divide(self.kind, "width", width, "heads", heads) // 2)
-        value_size = value_size or divide(self.kind, "width", width, "heads", heads)
-        self.size = Heads.of(self.kind, heads, heads, key_size, value_size)
+        if key_size is None:
+            key_size = max(1, divide(self.kind, "width", width, "heads", heads) // 2)
+        self.size = Heads.of(self.kind, width, heads, key_size=key_size, value_size=value_size)
         self.gate_soft_cap, self.norm_eps, self.eps = gate_soft_cap, norm_eps, eps
         self.qkv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
         self.if_proj = nn.Linear(width, 2 * heads)
@@ -78,7 +78,7 @@ class MLSTM(Layer):
             self.if_proj.bias.copy_(torch.cat([torch.full((heads,), -10.0), torch.linspace(3.0, 6.0, heads)]))
         for linear in (self.qkv_proj, self.gate_proj, self.if_proj):
             linear.own_init = True  # type: ignore[assignment]
-        self.spec = {"heads": heads, "key_size": key_size, "value_size": value_size}
+        self.spec = self.size.only("heads", "key_size", "value_size")
 
     def leaves(self):
         heads, keys = self.size.heads, self.size.key_size

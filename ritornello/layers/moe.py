@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Traits
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.gated_mlp import GatedMLP
 from ritornello.layers.parts.routing import note
 from ritornello.typing import accumulation_dtype
@@ -69,6 +69,7 @@ class MoE(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
+        at_least(1, self.kind, experts=experts, shared=1 if shared is None else shared)
         if not 1 <= top_k <= experts:
             raise InputError(f"`top_k` of {self.kind} is {top_k}; wanted 1 … {experts}, the number of `experts`.")
         if routing not in ROUTINGS:

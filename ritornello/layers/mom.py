@@ -8,13 +8,12 @@ import torch
 from torch import nn
 
 from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.gates import GatedNorm, StepDecay
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import l2_normalize
 from ritornello.layers.parts.routing import note
-from ritornello.layers.parts.sizes import heads_for, multiple
 from ritornello.sequence import Sequence
 from ritornello.transition import Delta
 from ritornello.typing import Tensor
@@ -72,14 +71,13 @@ class MoM(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
+        at_least(1, self.kind, memories=memories)
         if not 1 <= top <= memories:
             raise InputError(f"`top` of {self.kind} is {top}; wanted 1 to {memories}, the number of memories.")
-        heads = heads_for(width) if heads is None else heads
-        key_size = key_size or multiple(0.75 * width / max(heads, 1), 16)
-        self.size = Heads.of(self.kind, heads, heads, key_size, value_size or 2 * key_size)
+        self.size = Heads.with_wide_values(self.kind, width, heads, None, key_size, value_size)
         self.memories, self.top, self.shared = memories, top, shared
         self.count, self.negative_eigenvalues = memories + shared, negative_eigenvalues
-        keys, values = self.size.keys, self.size.values
+        heads, keys, values = self.size.heads, self.size.keys, self.size.values
         self.parts = [keys, values, heads, heads]
         self.router = nn.Linear(width, memories, bias=False)
         self.q_proj = nn.Linear(width, keys, bias=False)
@@ -89,7 +87,7 @@ class MoM(Layer):
         self.gate_proj = nn.Linear(width, values, bias=False)
         self.norm = GatedNorm(self.size.value_size)
         self.out_proj = nn.Linear(values, width, bias=False)
-        sizes = {"heads": heads, "key_size": key_size, "value_size": self.size.value_size}
+        sizes = self.size.only("heads", "key_size", "value_size")
         self.spec = {**sizes, "memories": memories, "shared": shared, "conv_width": conv_width}
 
     def leaves(self):

@@ -9,7 +9,7 @@ from torch import nn
 
 from ritornello.cells.qrnn import QRNNCell
 from ritornello.errors import InputError, nearest
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 
 __all__ = ["QRNN"]
 
@@ -40,8 +40,7 @@ class QRNN(Layer):
 
     def __init__(self, width: int, *, conv_width: int = 2, pooling: str = "fo", **base: Any):
         super().__init__(width, **base)
-        if conv_width < 1:
-            raise InputError(f"`conv_width` of {self.kind} is {conv_width}; wanted at least 1 tap.")
+        at_least(1, self.kind, conv_width=conv_width)
         if pooling not in GATES:
             raise InputError(f"`pooling` of {self.kind} is {pooling!r}. {nearest(str(pooling), GATES)}")
         self.gates, self.conv_width = GATES[pooling], conv_width

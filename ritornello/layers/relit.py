@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import Decay
 from ritornello.typing import Tensor
@@ -63,9 +62,7 @@ class ReLiT(Layer):
         self.heads = heads_for(width, 32) if heads is None else heads
         self.key_size = divide(self.kind, "width", width, "heads", self.heads) if key_size is None else key_size
         self.value_size = divide(self.kind, "width", width, "heads", self.heads) if value_size is None else value_size
-        for name, size in (("key_size", self.key_size), ("value_size", self.value_size), ("expand", expand)):
-            if size < 1:
-                raise InputError(f"`{name}` of {self.kind} is {size}; wanted at least 1.")
+        at_least(1, self.kind, key_size=self.key_size, value_size=self.value_size, expand=expand)
         self.expand, self.eps = expand, eps
         keys, values = self.heads * self.key_size, self.heads * self.value_size
         self.parts = [keys, keys, keys, values, values]  # k, q, γ, v, β

@@ -67,10 +67,11 @@ class Retention(Layer):
         if norm not in ("group", "rms"):
             raise InputError(f"`norm` of {self.kind} is {norm!r}. {nearest(norm, ('group', 'rms'))}")
         heads = heads_for(width) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
+        key_size = divide(self.kind, "width", width, "heads", heads) if key_size is None else key_size
+        value_size = 2 * key_size if value_size is None else value_size
         if key_size % 2:
             raise InputError(f"`key_size` of {self.kind} is {key_size}; rotary positions turn pairs: take an even one.")
-        self.size = Heads.of(self.kind, heads, value_heads, key_size, value_size or 2 * key_size)
+        self.size = Heads.of(self.kind, width, heads, value_heads, key_size, value_size)
         self.rope_base, self.centred = rope_base, norm == "group"
         keys, values = self.size.keys, self.size.values
         self.qkv_proj = nn.Linear(width, 2 * keys + values, bias=False)

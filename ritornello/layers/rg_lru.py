@@ -8,8 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello.cells.rg_lru import RGLRUCell
-from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.sizes import heads_for, multiple
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
@@ -55,8 +54,7 @@ class RGLRU(Layer):
     ):
         super().__init__(width, **base)
         size = multiple(4 / 3 * width, 16) if state_size is None else state_size
-        if size < 1:
-            raise InputError(f"`state_size` of {self.kind} is {size}; wanted at least 1.")
+        at_least(1, self.kind, state_size=size)
         heads = heads_for(size, 256) if heads is None else heads
         divide(self.kind, "state_size", size, "heads", heads)
         self.state_size = size

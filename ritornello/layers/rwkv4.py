@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.rwkv import Place, ramp, shift_leaf
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 from ritornello.transition import Softmax
@@ -51,8 +50,7 @@ class RWKV4(Layer):
     def __init__(self, width: int, *, size: int | None = None, place: tuple[int, int] = (0, 1), **base: Any):
         super().__init__(width, **base)
         self.size = width if size is None else size
-        if self.size < 1:
-            raise InputError(f"`size` of {self.kind} is {size}; wanted at least 1.")
+        at_least(1, self.kind, size=self.size)
         self.place = Place(self.kind, place)
         recent = [1 - self.place.mix(width, power * self.place.falling) for power in (1, 1, 0.5)]
         recent[1] += 0.3 * self.place.rising

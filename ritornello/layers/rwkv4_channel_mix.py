@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ritornello.layers.base import About, Call, Layer, Traits
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.activations import relu_squared
 from ritornello.layers.parts.rwkv import Place, shift_leaf
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
@@ -42,7 +42,8 @@ class RWKV4ChannelMix(Layer):
 
     def __init__(self, width: int, *, hidden: int | None = None, place: tuple[int, int] = (0, 1), **base: Any):
         super().__init__(width, **base)
-        self.hidden = hidden or 4 * width
+        self.hidden = 4 * width if hidden is None else hidden
+        at_least(1, self.kind, hidden=self.hidden)
         self.place = Place(self.kind, place)
         recent = 1 - self.place.mix(width, self.place.falling)
         self.present = nn.Parameter(torch.stack([recent, recent]))  # μ of k and r

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.rwkv import (
     HeadNorm,
@@ -18,7 +18,6 @@ from ritornello.layers.parts.rwkv import (
     shift_leaf,
     shifted,
 )
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 from ritornello.ops import swiglu
 from ritornello.transition import Decay
@@ -73,10 +72,7 @@ class RWKV5(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        heads = heads_for(width) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
-        value_size = value_size or divide(self.kind, "width", width, "heads", heads)
-        self.size = Heads.of(self.kind, heads, heads, key_size, value_size)
+        self.size = Heads.of(self.kind, width, heads, key_size=key_size, value_size=value_size)
         keys, values = self.size.keys, self.size.values
         where = Place(self.kind, place)
         past, slowly = (where.mix(width, p * where.falling) for p in (1.0, 0.5))
@@ -85,11 +81,11 @@ class RWKV5(Layer):
         self.k_proj = nn.Linear(width, keys, bias=False)
         self.v_proj = nn.Linear(width, values, bias=False)
         self.gate_proj = nn.Linear(width, values, bias=False)
-        self.decay = nn.Parameter(decay_speeds(keys, where).view(heads, key_size))
-        self.bonus = nn.Parameter(present_bonus(keys, where).view(heads, key_size))
-        self.norm = HeadNorm(heads, value_size, norm_eps)
+        self.decay = nn.Parameter(decay_speeds(keys, where).view(self.size.heads, -1))
+        self.bonus = nn.Parameter(present_bonus(keys, where).view(self.size.heads, -1))
+        self.norm = HeadNorm(self.size.heads, self.size.value_size, norm_eps)
         self.out_proj = nn.Linear(values, width, bias=False)
-        self.spec = {"heads": heads, "key_size": key_size, "value_size": value_size}
+        self.spec = self.size.only("heads", "key_size", "value_size")
         draw_projections(self, where)
 
     def leaves(self):

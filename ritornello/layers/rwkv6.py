@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.low_rank import LowRankProjection
 from ritornello.layers.parts.rwkv import (
@@ -19,7 +19,6 @@ from ritornello.layers.parts.rwkv import (
     shift_leaf,
     shifted,
 )
-from ritornello.layers.parts.sizes import heads_for
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
 from ritornello.ops import swiglu
 from ritornello.transition import Decay
@@ -96,10 +95,8 @@ class RWKV6(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        heads = heads_for(width) if heads is None else heads
-        key_size = key_size or divide(self.kind, "width", width, "heads", heads)
-        value_size = value_size or divide(self.kind, "width", width, "heads", heads)
-        self.size = Heads.of(self.kind, heads, heads, key_size, value_size)
+        self.size = Heads.of(self.kind, width, heads, key_size=key_size, value_size=value_size)
+        at_least(1, self.kind, mix_rank=mix_rank, decay_rank=decay_rank)
         keys, values = self.size.keys, self.size.values
         self.shift = DynamicShift(width, 5, mix_rank)  # for r, w, k, v and the gate
         self.r_proj = nn.Linear(width, keys, bias=False)
@@ -107,10 +104,10 @@ class RWKV6(Layer):
         self.v_proj = nn.Linear(width, values, bias=False)
         self.gate_proj = nn.Linear(width, values, bias=False)
         self.decay_proj = LowRankProjection(width, keys, decay_rank, torch.tanh, bias=True)
-        self.bonus = nn.Parameter(torch.empty(heads, key_size))
-        self.norm = HeadNorm(heads, value_size, norm_eps)
+        self.bonus = nn.Parameter(torch.empty(self.size.heads, self.size.key_size))
+        self.norm = HeadNorm(self.size.heads, self.size.value_size, norm_eps)
         self.out_proj = nn.Linear(values, width, bias=False)
-        self.spec = {"heads": heads, "key_size": key_size, "value_size": value_size}
+        self.spec = self.size.only("heads", "key_size", "value_size")
         self._draw(Place(self.kind, place))
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ritornello.layers.base import About, Call, Layer, Traits
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.activations import relu_squared
 from ritornello.layers.parts.rwkv import Place, shift_leaf, shifted
 from ritornello.layers.parts.sizes import multiple
@@ -43,7 +43,8 @@ class RWKV6ChannelMix(Layer):
 
     def __init__(self, width: int, *, hidden: int | None = None, place: tuple[int, int] = (0, 1), **base: Any):
         super().__init__(width, **base)
-        self.hidden = hidden or multiple(3.5 * width, 32)
+        self.hidden = multiple(3.5 * width, 32) if hidden is None else hidden
+        at_least(1, self.kind, hidden=self.hidden)
         where = Place(self.kind, place)
         self.shift_mix = nn.Parameter(where.mix(width, where.falling).repeat(2, 1))  # for k and r
         self.k_proj = nn.Linear(width, self.hidden, bias=False)

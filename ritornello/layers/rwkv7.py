@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Traits, divide
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.low_rank import LowRankProjection
 from ritornello.layers.parts.norm import l2_normalize
 from ritornello.layers.parts.rwkv import HeadNorm, Place, orthogonal_, ramp, shift_leaf, shifted
-from ritornello.layers.parts.sizes import heads_for, multiple
+from ritornello.layers.parts.sizes import multiple
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
 from ritornello.transition import LowRank
 from ritornello.typing import Tensor
@@ -75,14 +75,12 @@ class RWKV7(Layer):
         self.place = Place(self.kind, place)
         if self.direction == "both" and self.place.count > 1:
             raise InputError(f"`direction` of {self.kind} is 'both', in which values cannot go from layer to layer.")
-        heads = heads_for(width) if heads is None else heads
-        key_size = divide(self.kind, "width", width, "heads", heads)
-        self.size = Heads.of(self.kind, heads, heads, key_size, value_size or key_size)
-        values, root = self.size.values, width**0.5
-        self.decay_rank = decay_rank or multiple(2.5 * root, 32)
-        self.rate_rank = rate_rank or multiple(2.5 * root, 32)
-        self.value_rank = value_rank or multiple(1.7 * root, 32)
-        self.gate_rank = gate_rank or multiple(5 * root, 32)
+        self.size = Heads.of(self.kind, width, heads, value_size=value_size)
+        heads, key_size, values = self.size.heads, self.size.key_size, self.size.values
+        ranks = (2.5, decay_rank), (2.5, rate_rank), (1.7, value_rank), (5.0, gate_rank)
+        found = [multiple(share * width**0.5, 32) if rank is None else rank for share, rank in ranks]
+        self.decay_rank, self.rate_rank, self.value_rank, self.gate_rank = found
+        at_least(1, self.kind, decay_rank=found[0], rate_rank=found[1], value_rank=found[2], gate_rank=found[3])
         self.norm_eps = 1e-5 * key_size if norm_eps is None else norm_eps
         self.shift_mix = nn.Parameter(torch.empty(6, width))  # for r, w, k, v, a and the gate
         self.r_proj = nn.Linear(width, width, bias=False)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ritornello.layers.base import About, Call, Layer, Traits
+from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.activations import relu_squared
 from ritornello.layers.parts.rwkv import Place, shift_leaf, shifted
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
@@ -40,7 +40,8 @@ class RWKV7ChannelMix(Layer):
 
     def __init__(self, width: int, *, hidden: int | None = None, place: tuple[int, int] = (0, 1), **base: Any):
         super().__init__(width, **base)
-        self.hidden = hidden or 4 * width
+        self.hidden = 4 * width if hidden is None else hidden
+        at_least(1, self.kind, hidden=self.hidden)
         where = Place(self.kind, place)
         self.shift_mix = nn.Parameter(where.mix(width, where.falling**4))
         self.k_proj = nn.Linear(width, self.hidden, bias=False)

@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.conv import ShortConv as Convolution
 
@@ -40,8 +39,6 @@ class ShortConv(Layer):
 
     def __init__(self, width: int, *, conv_width: int = 3, bias: bool = False, **base: Any):
         super().__init__(width, **base)
-        if conv_width < 1:
-            raise InputError(f"`conv_width` of {self.kind} is {conv_width}; wanted at least 1 tap.")
         self.in_proj = nn.Linear(width, 3 * width, bias=bias)
         self.conv = Convolution(width, conv_width, bias=bias, activation=None)
         self.out_proj = nn.Linear(width, width, bias=bias)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from ritornello.errors import InputError
 from ritornello.layers.base import Call, Leaf
 from ritornello.typing import Tensor
 
@@ -25,6 +26,8 @@ class ShortConv(nn.Module):
 
     def __init__(self, channels: int, width: int = 4, bias: bool = False, activation: str | None = "silu"):
         super().__init__()
+        if width < 1:
+            raise InputError(f"`conv_width` is {width}; wanted at least 1 tap.")
         bound = 1 / math.sqrt(width)  # nn.Conv1d's own initialisation for one channel in a group
         self.weight = nn.Parameter(torch.empty(channels, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound)) if bias else None

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.errors import InputError
-from ritornello.layers.base import Call, Leaf
+from ritornello.layers.base import Call, Leaf, at_least
 from ritornello.layers.parts.attention import slide_window
 from ritornello.typing import Tensor
 
@@ -65,9 +64,8 @@ class TemporalConvolutions(nn.Module):
 
     def __init__(self, kind: str, channels: int, taps: int, growth: int, depth: int):
         super().__init__()
-        for name, size, least in (("conv_width", taps, 2), ("dilation", growth, 1), ("conv_depth", depth, 1)):
-            if size < least:
-                raise InputError(f"`{name}` of {kind} is {size}; wanted at least {least}.")
+        at_least(2, kind, conv_width=taps)
+        at_least(1, kind, dilation=growth, conv_depth=depth)
         self.convs = nn.ModuleList(DilatedConv(channels, taps, growth**i) for i in range(depth))
 
     def leaves(self) -> dict[str, Leaf]:

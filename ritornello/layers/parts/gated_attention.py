@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello.errors import InputError, nearest
-from ritornello.layers.base import Call, Leaf
+from ritornello.layers.base import Call, Leaf, at_least
 from ritornello.layers.parts.rotary import angles, turn
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
 from ritornello.sequence import Sequence
@@ -94,13 +94,8 @@ class GatedAttention(nn.Module):
         super().__init__()
         key_size = 2 * max(width // 8, 1) if key_size is None else key_size
         value_size = 2 * width if value_size is None else value_size
-        for name, size, least in (
-            ("key_size", key_size, 1),
-            ("value_size", value_size, 1),
-            ("chunk_size", chunk_size, 2),
-        ):
-            if size < least:
-                raise InputError(f"`{name}` of {kind} is {size}; wanted at least {least}.")
+        at_least(1, kind, key_size=key_size, value_size=value_size)
+        at_least(2, kind, chunk_size=chunk_size)
         if function not in FUNCTIONS:
             raise InputError(f"`function` of {kind} is {function!r}. {nearest(str(function), FUNCTIONS)}")
         self.key_size, self.value_size, self.chunk_size, self.function = key_size, value_size, chunk_size, function

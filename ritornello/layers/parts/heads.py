@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from ritornello.errors import InputError
-from ritornello.layers.base import Leaf, divide
+from ritornello.layers.base import Leaf, at_least, divide
+from ritornello.layers.parts.sizes import heads_for, multiple
 from ritornello.typing import Tensor
 
 __all__ = ["Heads"]
@@ -24,18 +24,41 @@ class Heads:
     value_size: int
 
     @staticmethod
-    def of(kind: str, heads: int, value_heads: int | None, key_size: int, value_size: int) -> Heads:
-        """The sizes as an option of a layer of `kind` gave them; as many value heads as heads where None.
+    def of(
+        kind: str,
+        width: int,
+        heads: int | None = None,
+        value_heads: int | None = None,
+        key_size: int | None = None,
+        value_size: int | None = None,
+        *,
+        about: int = 64,
+    ) -> Heads:
+        """The sizes as the options of a layer of `kind` gave them. Where None: heads of about `about` channels, as many
+        value heads, keys of width / heads and values of width / value heads.
 
         Raises:
-            InputError: a size below one, or value heads that are no multiple of the heads.
+            InputError: a size below one, heads that do not divide the width, or value heads that are no multiple of
+                the heads.
         """
-        found = Heads(heads, heads if value_heads is None else value_heads, key_size, value_size)
-        for name, size in asdict(found).items():
-            if size < 1:
-                raise InputError(f"`{name}` of {kind} is {size}; wanted at least 1.")
+        heads = heads_for(width, about) if heads is None else heads
+        named = ("heads", heads) if value_heads is None else ("value_heads", value_heads)
+        key_size = divide(kind, "width", width, "heads", heads) if key_size is None else key_size
+        value_size = divide(kind, "width", width, *named) if value_size is None else value_size
+        found = Heads(heads, named[1], key_size, value_size)
+        at_least(1, kind, **asdict(found))
         divide(kind, "value_heads", found.value_heads, "heads", heads)
         return found
+
+    @staticmethod
+    def with_wide_values(
+        kind: str, width: int, heads: int | None, value_heads: int | None, key_size: int | None, value_size: int | None
+    ) -> Heads:
+        """As `of`, but where None keys of ¾ · width / heads, rounded to a multiple of 16, and values of twice as many
+        channels: the sizes of Gated DeltaNet's authors."""
+        heads = heads_for(width) if heads is None else heads
+        key_size = multiple(0.75 * width / max(heads, 1), 16) if key_size is None else key_size
+        return Heads.of(kind, width, heads, value_heads, key_size, 2 * key_size if value_size is None else value_size)
 
     @property
     def keys(self) -> int:
@@ -51,6 +74,10 @@ class Heads:
     def spec(self) -> dict[str, int]:
         """The sizes by the names of a layer's options."""
         return asdict(self)
+
+    def only(self, *names: str) -> dict[str, int]:
+        """Some of the sizes, by name."""
+        return {name: getattr(self, name) for name in names}
 
     def state(self, columns: int = 0) -> Leaf:
         """The leaf of the state, with `columns` more than the values have."""

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ritornello.errors import InputError
-from ritornello.layers.base import Call, Layer, divide
+from ritornello.layers.base import Call, Layer, at_least, divide
 from ritornello.layers.parts.cells import cell_leaves, run_cell
 from ritornello.layers.parts.conv import ShortConv
 from ritornello.layers.parts.norm import RMSNorm
@@ -35,8 +34,7 @@ class ParaBlock(Layer):
     ):
         super().__init__(width, **base)
         size = width if state_size is None else state_size
-        if size < 1:
-            raise InputError(f"`state_size` of {self.kind} is {size}; wanted at least 1.")
+        at_least(1, self.kind, state_size=size)
         heads = heads_for(size) if heads is None else heads
         divide(self.kind, "state_size", size, "heads", heads)
         self.in_proj = nn.Linear(width, 2 * size, bias=False)
