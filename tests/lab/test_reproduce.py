@@ -64,6 +64,17 @@ def test_one_contender_that_comes_out_otherwise_refutes():
     assert (better.verdict, [met for *_, met in better.rows]) == (REFUTED, [True, False])
 
 
+def test_a_contender_may_be_wanted_above_another():
+    """The margin is of medians, each at its better rate; one that is missing is no floor."""
+    claim = replace(TOY, trials=(TOY.trials[0], Trial("lstm", above=(0, 0.1))))
+    found = {(0, 3e-2): [0.5, 0.6, 0.7], (1, 3e-2): [0.1, 0.7, 0.9], (1, 1e-4): [0.0, 0.69, 0.69]}
+    assert claim.judge(results(claim, found)).rows[1] == ("lstm", "+ 0.1", [0.1, 0.7, 0.9], True)
+    less = claim.judge(results(claim, {**found, (0, 1e-4): [0.61, 0.61, 0.5]}))
+    assert not less.rows[1][-1], "0.7 is not 0.1 above 0.61"
+    assert all(claim.needs(w, results(claim, found), 3) for w in claim.work(3) if w["trial"] == 1)
+    assert not claim.judge(results(claim, {(1, 3e-2): [1.0, 1.0, 1.0]})).rows[0][-1]
+
+
 def test_what_is_settled_is_not_asked_for_again():
     seeds = 3
     first = {(0, 3e-2): [0.9, 0.8, 1.0], (1, 3e-2): [0.1, 0.96, 0.97]}
@@ -116,10 +127,10 @@ def test_every_claim_can_be_built(name):
     claim = CLAIMS[name]
     assert isinstance(claim, Claim)
     for trial in claim.trials:
-        task = tasks.find(claim.task).preset("small", **claim.fields, **trial.fields)
+        task = tasks.find(claim.task).preset("small", **{**claim.fields, **trial.fields})
         assert build(trial.layer, task, claim.width, claim.depth).parameter_count
-        assert task.sample(1, claim.length, generator=torch.Generator()).mask.any()
-        assert (trial.at_least is None) != (trial.at_most is None)
+        assert task.sample(1, trial.length or claim.length, generator=torch.Generator()).mask.any()
+        assert [trial.at_least, trial.at_most, trial.above].count(None) == 2
     wanted = claim.work(3)
     assert len(wanted) == 3 * len(claim.rates) * len(claim.trials)
     assert any(word in claim.source for word in ("arXiv", "19", "20"))

@@ -31,16 +31,20 @@ class Trial:
     Args:
         layer: as `ritornello compare` takes it.
         at_least, at_most: of the score's median over the seeds; it goes from chance, 0, to the best possible, 1.
+        above: another contender's number in the claim, and how far above its median this one's must be.
         fields: of the task, where they differ from the claim's.
         name: for a reader; the layer where empty.
+        length: at which is scored, where it differs from the claim's.
         passing: whether training begins in the states in which other sequences ended (`StatePassing`).
     """
 
     layer: str
     at_least: float | None = None
     at_most: float | None = None
+    above: tuple[int, float] | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    length: int | None = None
     passing: bool = False
 
     @property
@@ -49,10 +53,14 @@ class Trial:
 
     @property
     def wanted(self) -> str:
+        if self.above is not None:
+            return f"+ {self.above[1]:g}"
         return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
 
     def settled(self, score: float) -> bool:
         """Whether no better score could change what is found."""
+        if self.above is not None:  # how high that is, is not known before the other one is done
+            return False
         return score >= self.at_least if self.at_least is not None else not self.met(score)
 
     def met(self, score: float) -> bool:
@@ -95,7 +103,7 @@ class Claim:
         return [
             {
                 "kind": "learn", "claim": self.name, "trial": i, "layer": trial.layer, "task": self.task,
-                "fields": {**self.fields, **trial.fields}, "length": self.length, "steps": self.steps,
+                "fields": {**self.fields, **trial.fields}, "length": trial.length or self.length, "steps": self.steps,
                 "depth": self.depth, "width": self.width, "lr": lr, "seed": seed, "scoring": SCORING,
                 **({"passing": True} if trial.passing else {}),
                 **({"kept_from": self.kept_from} if self.kept_from else {}),
@@ -112,6 +120,14 @@ class Claim:
         trial = self.trials[work["trial"]]
         return not any(len(scores) >= seeds and trial.settled(median(scores)) for scores in others.values())
 
+    def _met(self, i: int, best: Mapping[int, Sequence[float]]) -> bool:
+        """Whether a contender is where it should be, of all that are done."""
+        trial, score = self.trials[i], median(best[i])
+        if trial.above is None:
+            return trial.met(score)
+        other, margin = trial.above
+        return other in best and score >= median(best[other]) + margin
+
     @staticmethod
     def _by_rate(results: Sequence[Mapping[str, Any]], trial: int) -> dict[float, list[float]]:
         found: dict[float, list[float]] = {}
@@ -121,11 +137,9 @@ class Claim:
 
     def judge(self, results: Sequence[Mapping[str, Any]], problems: Sequence[str] = ()) -> Finding:
         """Compare what came out with what was claimed."""
-        rows = []
-        for i, trial in enumerate(self.trials):
-            if by_rate := self._by_rate(results, i):
-                scores = max(by_rate.values(), key=median)
-                rows.append((trial.title, trial.wanted, scores, trial.met(median(scores))))
+        found = {i: self._by_rate(results, i) for i in range(len(self.trials))}
+        best = {i: max(by_rate.values(), key=median) for i, by_rate in found.items() if by_rate}
+        rows = [(self.trials[i].title, self.trials[i].wanted, scores, self._met(i, best)) for i, scores in best.items()]
         return Finding.of(self.name, rows, len(self.trials), problems)
 
 
