@@ -44,10 +44,16 @@ def run(arguments: argparse.Namespace) -> None:
     claims = choose(arguments.names)
     findings = []
     began = time.monotonic()
-    for finding in reproduce(claims, arguments.seeds, arguments.jobs, arguments.out, _watch):
-        findings.append(finding)
-        print("\n".join(_told(finding, time.monotonic() - began)), flush=True)
-        began = time.monotonic()
+    try:
+        for finding in reproduce(claims, arguments.seeds, arguments.jobs, arguments.out, _watch):
+            findings.append(finding)
+            print("\n".join(_told(finding, time.monotonic() - began)), flush=True)
+            began = time.monotonic()
+    except KeyboardInterrupt:
+        kept = f"What is finished is in {arguments.out}; run the same again to go on."
+        raise KeyboardInterrupt(
+            f"Interrupted. {kept if arguments.out else 'Nothing was kept; with --out FILE it can be gone on with.'}"
+        ) from None
     if len(findings) > 1:
         print(*(f"{finding.verdict or 'unfinished':<17} {finding.claim}" for finding in findings), sep="\n")
 

@@ -175,6 +175,16 @@ def test_the_command_line(toy, capsys):
     assert [c.name for c in choose(["all"])] == list(CLAIMS)
 
 
+@pytest.mark.parametrize(("options", "told"), [(["--out", "kept.jsonl"], "is in kept.jsonl"), ([], "with --out FILE")])
+def test_an_interrupt_tells_what_is_kept(toy, monkeypatch, capsys, options, told):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Here, "run", interrupted)
+    assert main(["reproduce", "toy", "--seeds", "1", *options]) == 130
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "told"),
     [(["negative_eigenvalue"], "'negative_eigenvalues'"), (["all", "--seeds", "0"], "`seeds` is 0")],
