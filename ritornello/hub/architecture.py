@@ -59,7 +59,8 @@ class Architecture:
         return Format(self.name, self._recognises, self.load, self.save, self.inspect, self.settings.not_understood)
 
     def _recognises(self, config: Mapping[str, Any]) -> bool:
-        return config.get("model_type") == self.name
+        kind = config.get("model_type")
+        return kind == self.name or (kind is None and self.model in (config.get("architectures") or ()))
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -101,8 +102,9 @@ class Architecture:
 
     def _matched(self, shell: LanguageModel, headers: Mapping[str, Header], folder: Path) -> list[Row]:
         """The rows of the model, after its tensors were compared with what the files hold."""
-        rows = [row.among(headers) for row in rows_of(self, shell)]
         ours = shell.state_dict()
+        told = {name: header.shape for name, header in headers.items()}
+        rows = [row.among(told, [ours[name] for name in row.ours]) for row in rows_of(self, shell)]
         expected: dict[str, tuple[int, ...]] = {}
         for row in rows:
             shapes = [tuple(t.shape) for t in row.write([ours[name] for name in row.ours])]

@@ -8,7 +8,7 @@ from typing import Any
 from ritornello.hub import mamba2
 from ritornello.hub.architecture import Architecture
 from ritornello.hub.jamba import HYBRID_BLOCK, HYBRID_ROWS
-from ritornello.hub.llama import ATTENTION, MLP, ROPE
+from ritornello.hub.llama import ATTENTION, MLP, ROPE, key_value_heads
 from ritornello.hub.rotary import partial_rotary
 from ritornello.hub.settings import Key, Same, Settings, blocks
 
@@ -20,7 +20,7 @@ SHARED = (
     Key("intermediate_size", "gated_mlp.hidden"),
     Key("mlp_bias", "gated_mlp.bias", False),
     Key("num_attention_heads", "attention.heads"),
-    Key("num_key_value_heads", "attention.kv_heads", 8),
+    key_value_heads(8),
     Key("head_dim", "attention.key_size", None),
     Key("attention_bias", ("attention.bias", "attention.out_bias"), False),
     Key("mamba_n_heads", "mamba2.heads", 128),
@@ -36,7 +36,7 @@ SHARED = (
 )
 """What Bamba and Falcon-H1 say alike."""
 
-IGNORED = ("mamba_chunk_size", "num_logits_to_keep", "z_loss_coefficient")
+IGNORED = ("mamba_chunk_size", "num_logits_to_keep", "use_mamba_kernels", "z_loss_coefficient")
 
 
 def _read(config: Mapping[str, Any]) -> list[str]:
@@ -62,6 +62,7 @@ BAMBA = Architecture(
             Key("mamba_proj_bias", ("mamba2.bias", "mamba2.out_bias"), False),
             Same("mamba_d_head", _channels, also=("auto",)),
             partial_rotary(0.5),
+            Same("attn_rotary_emb", lambda ours: ours["attention.rope_size"], written=False),
         ),
         **blocks({"mamba": ("mamba2", "gated_mlp"), "attention": ("attention", "gated_mlp")}, _read, _tell),
         ignored=IGNORED,

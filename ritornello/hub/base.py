@@ -101,10 +101,9 @@ def recognise(folder: Path) -> tuple[Format, dict[str, Any]]:
     for format in _formats.values():
         if format.recognises(config):
             return format, config
-    kind = config.get("model_type") or config.get("format")
-    raise CheckpointError(
-        f"{str(path)!r} is of kind {kind!r}, which nothing here reads. There are: {', '.join(_formats)}."
-    )
+    kind = config.get("model_type") or config.get("format") or config.get("architectures")
+    told = f"is of kind {kind!r}, which nothing here reads" if kind else "tells no model_type"
+    raise CheckpointError(f"{str(path)!r} {told}. There are: {', '.join(_formats)}.")
 
 
 def _floats(value: dict[str, Any]) -> Any:

@@ -19,7 +19,11 @@ def qkv_rows(layer: Any, pooled: bool = False) -> list[Row]:
 
 
 def _rows(layer: Any) -> list[Row]:
-    return [*qkv_rows(layer), same("b_proj.weight", "beta_proj.weight"), same("o_norm.weight", "norm.weight")]
+    return [
+        *qkv_rows(layer),
+        same("b_proj.weight", "beta_proj.weight"),
+        same("o_norm.weight", "norm.weight", older="norm.weight"),
+    ]
 
 
 def gated_rows(layer: Any, pooled: bool = False) -> list[Row]:

@@ -46,6 +46,8 @@ KEYS = (
     Same("mamba_d_head", lambda ours: ours["mamba2.channels"] // ours["mamba2.heads"], also=("auto",)),
     Key("mamba_proj_bias", "mamba2.bias", False),
     Key("projectors_bias", "mamba2.out_bias", False),
+    Same("mamba_use_mlp", True, written=False),
+    Same("attn_layer_indices", None, written=False),
     Rule(
         "embedding_scale",
         lambda config: None if config.get("embedding_multiplier") == 1 else config.get("embedding_multiplier"),
@@ -97,7 +99,9 @@ FALCON_H1 = Architecture(
     settings=Settings(
         KEYS,
         **uniform("mamba2+attention", "gated_mlp"),
-        ignored=IGNORED,
+        ignored=(
+            *IGNORED, "mlp_expansion_factor", "time_step_floor", "time_step_max", "time_step_min", "time_step_rank",
+        ),
         fixed={"parallel.combine": "sum"},
         consumed=MULTIPLIERS,
     ),
@@ -109,4 +113,4 @@ FALCON_H1 = Architecture(
         "gated_mlp": ("model.layers.{i}.feed_forward.", MLP),
     },
     folded=_folded,
-)
+)  # fmt: skip

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ritornello.hub import llama
 from ritornello.hub.architecture import Architecture
-from ritornello.hub.llama import MLP
 from ritornello.hub.settings import Key, Rule, Same, Settings, uniform
 from ritornello.hub.table import Row, joined, same
 
@@ -40,6 +41,9 @@ ROWS = (
     same("lm_head.weight", "head.weight"),
 )
 
+MLP = (replace(llama.MLP[0], older=same("gate_proj.weight", "gate_up_proj.weight")), *llama.MLP[1:])
+"""Until February 2025 one tensor of the name of the gate's held both."""
+
 
 def architecture(
     name: str,
@@ -50,6 +54,7 @@ def architecture(
     ignored: Iterable[str] = (),
     fixed: Mapping[str, Any] | None = None,
     norm_eps: bool = True,
+    ratio: int = 4,
 ) -> Architecture:
     """A format whose blocks are `mixer` and a gated feed-forward, with RMS norms.
 
@@ -62,11 +67,12 @@ def architecture(
         ignored: further names that no logit depends on.
         fixed: options of the layer that all models share.
         norm_eps: whether the layer's norm has the ε of the others.
+        ratio: of the feed-forward to the width, where a config says none.
     """
     shared = (
         *KEYS,
         Key("norm_eps", ("norm_eps", f"{mixer}.norm_eps") if norm_eps else "norm_eps", 1e-6),
-        hidden("gated_mlp", lambda width, ratio: -(-int(width * (ratio or 4) * 2 / 3) // 256) * 256),
+        hidden("gated_mlp", lambda width, told: -(-int(width * (told or 4) * 2 / 3) // 256) * 256, ratio),
         Same("hidden_act", "swish", also=("silu",)),
         Same("elementwise_affine", True),
     )
@@ -91,11 +97,12 @@ def norms(names: Mapping[str, str], parts: Iterable[str]) -> list[Row]:
     ]
 
 
-def hidden(ffn: str, usual: Callable[[int, Any], int]) -> Rule:
-    """The channels of the feed-forward: as told, or `usual` of the width and their ratio to it."""
+def hidden(ffn: str, usual: Callable[[int, Any], int], ratio: float | None = None) -> Rule:
+    """The channels of the feed-forward: as told, or `usual` of the width and their ratio to it; `ratio` is that of a
+    config that says none."""
 
     def read(config: Mapping[str, Any]) -> int:
-        return config.get("intermediate_size") or usual(config["hidden_size"], config.get("hidden_ratio"))
+        return config.get("intermediate_size") or usual(config["hidden_size"], config.get("hidden_ratio", ratio))
 
     ours = f"{ffn}.hidden"
     return Rule(ours, read, "intermediate_size", lambda settings: settings[ours], uses=("hidden_ratio", "hidden_size"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -75,7 +76,8 @@ OUTPUT = same("o_proj.weight", "out_proj.weight")
 def _mix7(layer: Any) -> list[Row]:
     low_rank = {"w": "decay", "a": "rate", "v": "value", "g": "gate"}
     return [
-        _stacked([f"x_{name}" for name in "rwkvag"], "shift_mix", (1, 1, -1)),
+        # One tensor until April 2025.
+        replace(_stacked([f"x_{name}" for name in "rwkvag"], "shift_mix", (1, 1, -1)), older=same("x_x", "shift_mix")),
         *(same(name) for name in ("k_k", "k_a", "r_k")),
         *PROJECTIONS,
         *(row for theirs, ours in low_rank.items() for row in _low_rank(f"{theirs}_lora", f"{ours}_proj")),

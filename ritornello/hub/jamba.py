@@ -7,7 +7,7 @@ from typing import Any
 
 from ritornello.errors import CheckpointError, InputError
 from ritornello.hub.architecture import Architecture
-from ritornello.hub.llama import ATTENTION, MLP
+from ritornello.hub.llama import ATTENTION, MLP, key_value_heads
 from ritornello.hub.mamba import MIXER
 from ritornello.hub.settings import Key, Same, Settings, blocks
 from ritornello.hub.table import Row, joined, same, under
@@ -18,8 +18,8 @@ KEYS = (
     Key("vocab_size", "vocab_size"),
     Key("hidden_size", "width"),
     Key("intermediate_size", ("gated_mlp.hidden", "moe.hidden")),
-    Key("num_attention_heads", "attention.heads", None),
-    Key("num_key_value_heads", "attention.kv_heads", 8),
+    Key("num_attention_heads", "attention.heads"),
+    key_value_heads(8),
     Key("head_dim", "attention.key_size", None),
     Key("num_experts", "moe.experts", 16),
     Key("num_experts_per_tok", "moe.top_k", 2),
@@ -102,8 +102,8 @@ JAMBA = Architecture(
         KEYS,
         **blocks(TYPES, _read, _tell),
         ignored=(
-            "calc_logits_for_entire_prompt", "num_logits_to_keep", "output_router_logits", "router_aux_loss_coef",
-            "use_associative_scan", "use_mamba_kernels", "use_mambapy",
+            "calc_logits_for_entire_prompt", "n_ctx", "num_logits_to_keep", "output_router_logits",
+            "router_aux_loss_coef", "use_associative_scan", "use_mamba_kernels", "use_mambapy",
         ),
         fixed={"attention.rope_size": 0, "mamba.norm_weights": True, "moe.normalize": False},
     ),

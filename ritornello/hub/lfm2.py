@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ritornello.hub.architecture import Architecture
-from ritornello.hub.llama import ROPE
+from ritornello.hub.rotary import SCALING, rope_base
 from ritornello.hub.settings import Key, Rule, Same, Settings, blocks
 from ritornello.hub.table import joined, same, squeezed
 
@@ -23,6 +23,11 @@ def _hidden(config: Mapping[str, Any]) -> int:
     size, factor = int(2 * size / 3), config.get("block_ffn_dim_multiplier", 1.0)
     of = config.get("block_multiple_of", 256)
     return size if factor is None else -(-int(factor * size) // of) * of
+
+
+def _tied(config: Mapping[str, Any]) -> bool:
+    """The older name counts where both are told."""
+    return config.get("tie_embedding", config.get("tie_word_embeddings", True))
 
 
 def _types(config: Mapping[str, Any]) -> Sequence[str]:
@@ -49,9 +54,10 @@ KEYS = (
     Key("conv_L_cache", "short_conv.conv_width", 3),
     Key("conv_bias", "short_conv.bias", False),
     Key("norm_eps", ("norm_eps", "attention.norm_eps"), 1e-5),
-    Key("tie_word_embeddings", "tied_embeddings", True, older="tie_embedding"),
-    Key("rope_parameters.rope_theta", "attention.rope_base", 1_000_000.0, older="rope_theta"),
-    *ROPE[1:],
+    Rule("tied_embeddings", _tied, "tie_word_embeddings", lambda ours: ours["tied_embeddings"], ("tie_embedding",)),
+    Same("block_use_swiglu", True, written=False),
+    rope_base(1_000_000.0),
+    *SCALING,
 )
 LFM2 = Architecture(
     name="lfm2",
@@ -62,7 +68,11 @@ LFM2 = Architecture(
             {"conv": ("short_conv", "gated_mlp"), "full_attention": ("attention", "gated_mlp")},
             _types,
         ),
-        ignored=("layer_types", "full_attn_idxs"),
+        ignored=(
+            "block_dim", "block_mlp_init_scale", "block_norm_eps", "block_out_init_scale", "block_use_xavier_init",
+            "conv_dim", "conv_dim_out", "conv_use_xavier_init", "full_attn_idxs", "layer_types", "num_heads", "theta",
+            "use_pos_enc",
+        ),
         fixed={"attention.qk_norm": "head"},
     ),
     rows=(
@@ -95,4 +105,4 @@ LFM2 = Architecture(
             (joined(("w1.weight", "w3.weight"), "gate_up_proj.weight"), same("w2.weight", "out_proj.weight")),
         ),
     },
-)
+)  # fmt: skip

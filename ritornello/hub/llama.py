@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ritornello.hub.architecture import Architecture
-from ritornello.hub.rotary import SCALING
-from ritornello.hub.settings import Key, Same, Settings, uniform
+from ritornello.hub.rotary import SCALING, rope_base
+from ritornello.hub.settings import Key, Rule, Same, Settings, uniform
 from ritornello.hub.table import Row, joined, same
 
-__all__ = ["ATTENTION", "LLAMA", "MLP", "NORMS", "ROPE", "ROWS"]
+__all__ = ["ATTENTION", "LLAMA", "MLP", "NORMS", "ROPE", "ROWS", "key_value_heads"]
 
-ROPE = (
-    Key("rope_parameters.rope_theta", "attention.rope_base", 10_000.0, older="rope_theta"),
-    *SCALING,
-)
+
+def key_value_heads(default: int) -> Rule:
+    """As many as there are heads where a config says null, `default` where it says nothing."""
+
+    def read(config: Mapping[str, Any]) -> int | None:
+        told = config.get("num_key_value_heads", default)
+        return config.get("num_attention_heads") if told is None else told
+
+    return Rule("attention.kv_heads", read, "num_key_value_heads", lambda ours: ours["attention.kv_heads"])
+
+
+ROPE = (rope_base(10_000.0), *SCALING)
 KEYS = (
     Key("vocab_size", "vocab_size"),
     Key("hidden_size", "width"),
@@ -26,6 +37,7 @@ KEYS = (
     Same("hidden_act", "silu", also=("swish",)),
     Key("attention_bias", ("attention.bias", "attention.out_bias"), False),
     Key("mlp_bias", "gated_mlp.bias", False),
+    Same("rope_interleaved", False, written=False),
 )
 ROWS = (
     same("model.embed_tokens.weight", "embedding.weight"),
@@ -56,7 +68,7 @@ MLP: tuple[Row, ...] = tuple(
 LLAMA = Architecture(
     name="llama",
     model="LlamaForCausalLM",
-    settings=Settings(KEYS, **uniform("attention", "gated_mlp")),
+    settings=Settings(KEYS, **uniform("attention", "gated_mlp"), ignored=("is_llama_config", "max_sequence_length")),
     rows=ROWS,
     block=NORMS,
     layers={

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from ritornello.hub.architecture import Architecture
+from ritornello.hub.mamba import EMBEDDINGS
 from ritornello.hub.settings import Key, Same, Settings, uniform
 from ritornello.hub.table import same, squeezed
 
@@ -49,12 +50,13 @@ MAMBA2 = Architecture(
         KEYS,
         **uniform("mamba2", None),
         ignored=(
-            "chunk_size", "norm_before_gate", "rescale_prenorm_residual", "rms_norm", "time_step_floor",
-            "time_step_max", "time_step_min", "time_step_rank",
+            "chunk_size", "intermediate_size", "norm_before_gate", "rescale_prenorm_residual", "rms_norm",
+            "time_step_floor", "time_step_init_scheme", "time_step_max", "time_step_min", "time_step_rank",
+            "time_step_scale",
         ),
     ),
     rows=(
-        same("backbone.embeddings.weight", "embedding.weight"),
+        EMBEDDINGS,
         same("backbone.norm_f.weight", "backbone.final_norm.weight"),
         same("lm_head.weight", "head.weight"),
     ),

@@ -8,8 +8,8 @@ from typing import Any
 from ritornello.hub.architecture import Architecture
 from ritornello.hub.delta_net import gated_rows
 from ritornello.hub.llama import ATTENTION, MLP, ROWS
-from ritornello.hub.rotary import SCALING
-from ritornello.hub.settings import Key, Rule, Same, Settings, blocks, look_up
+from ritornello.hub.rotary import SCALING, base_of
+from ritornello.hub.settings import Key, Rule, Same, Settings, blocks
 from ritornello.hub.table import Row, same
 
 __all__ = ["OLMO_HYBRID"]
@@ -34,10 +34,8 @@ def _key_size(config: Mapping[str, Any]) -> int:
 
 
 def _rope_size(config: Mapping[str, Any]) -> int:
-    """Released models tell no positions: their config has no base of the rotation."""
-    if look_up(config, "rope_parameters.rope_theta") is None:
-        return 0
-    return config["hidden_size"] // config["num_attention_heads"]
+    """Released models tell no positions: the base of the rotation is there, and null."""
+    return 0 if base_of(config, 10_000.0) is None else config["hidden_size"] // config["num_attention_heads"]
 
 
 def _rope_base(ours: Mapping[str, Any]) -> float | None:
@@ -56,7 +54,7 @@ KEYS = (
     Key("num_key_value_heads", "attention.kv_heads", None),
     Key("attention_bias", ("attention.bias", "attention.out_bias"), False),
     Rule("attention.rope_size", _rope_size, "rope_parameters.rope_theta", _rope_base),
-    Rule("attention.rope_base", lambda c: look_up(c, "rope_parameters.rope_theta") or 10_000.0),
+    Rule("attention.rope_base", lambda c: base_of(c, 10_000.0) or 10_000.0, uses=("rope_theta",)),
     *SCALING,
     Key("rms_norm_eps", ("norm_eps", "attention.norm_eps"), 1e-6),
     Key("tie_word_embeddings", "tied_embeddings", False),
@@ -75,6 +73,7 @@ KEYS = (
     Key("linear_conv_kernel_dim", "gated_delta_net.conv_width", 4),
     Key("linear_allow_neg_eigval", "gated_delta_net.negative_eigenvalues", True),
     Same("hidden_act", "silu", also=("swish",)),
+    Same("linear_use_gate", True, written=False),
 )
 
 
@@ -83,14 +82,16 @@ def _delta(layer: Any) -> list[Row]:
 
 
 def _norms(block: Any) -> list[Row]:
-    """transformers, when it saves a block of attention, gives its first norm the name of another block's second."""
-    after = block.norm_after
-    mixer = "post_attention_layernorm" if after else "attention_layer_norm"
-    ffn = "post_feedforward_layernorm" if after else "feedforward_layer_norm"
-    older = "model.layers.{i}.feedforward_layer_norm.weight" if after else None
+    """By the names that transformers writes, and by others: those of released files before a delta rule, and what
+    transformers, when it saves a block of attention, gives its first norm, which is another block's second."""
+    if block.norm_after:
+        names = (("post_attention_layernorm", "feedforward_layer_norm"), ("post_feedforward_layernorm", None))
+    else:
+        names = (("attention_layer_norm", "input_layernorm"), ("feedforward_layer_norm", "post_attention_layernorm"))
+    at = "model.layers.{i}."
     return [
-        same(f"model.layers.{{i}}.{mixer}.weight", "backbone.blocks.{i}.mixer_norm.weight", older),
-        same(f"model.layers.{{i}}.{ffn}.weight", "backbone.blocks.{i}.ffn_norm.weight"),
+        same(f"{at}{theirs}.weight", f"backbone.blocks.{{i}}.{ours}.weight", older and f"{at}{older}.weight")
+        for (theirs, older), ours in zip(names, ("mixer_norm", "ffn_norm"), strict=True)
     ]
 
 

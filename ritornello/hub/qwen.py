@@ -36,16 +36,14 @@ _DELTA_SIZES = (
 KEYS = (
     Key("vocab_size", "vocab_size"),
     Key("hidden_size", "width"),
-    Key("intermediate_size", "gated_mlp.hidden", None),
     Key("num_attention_heads", "attention.heads", 16),
-    Key("num_key_value_heads", "attention.kv_heads", None),
     Key("head_dim", "attention.key_size", 256),
     Key("attention_bias", ("attention.bias", "attention.out_bias"), False),
     Key("rms_norm_eps", ("norm_eps", "attention.norm_eps", "gated_delta_net.norm_eps"), 1e-6),
     Key("tie_word_embeddings", "tied_embeddings", False),
     *_DELTA_SIZES,
     *ROPE,
-    partial_rotary(0.25),
+    partial_rotary(0.25, head_dim=256),
     Same("hidden_act", "silu", also=("swish",)),
 )
 FIXED = {
@@ -173,6 +171,8 @@ QWEN3_NEXT = Architecture(
     settings=Settings(
         (
             *KEYS,
+            Key("intermediate_size", "gated_mlp.hidden", 5632),
+            Key("num_key_value_heads", "attention.kv_heads", 2),
             Key("num_experts", "moe.experts", 512),
             Key("num_experts_per_tok", "moe.top_k", 10),
             Key("moe_intermediate_size", "moe.hidden", 512),
@@ -200,9 +200,17 @@ QWEN3_5 = Architecture(
     name="qwen3_5_text",
     model="Qwen3_5ForCausalLM",
     settings=Settings(
-        KEYS,
+        (
+            *KEYS,
+            Key("intermediate_size", "gated_mlp.hidden", 12_288),
+            Key("num_key_value_heads", "attention.kv_heads", 4),
+            Same("attn_output_gate", True, written=False),
+        ),
         **blocks(TYPES, _types),
-        ignored=("full_attention_interval", "layer_types"),
+        ignored=(
+            "full_attention_interval", "layer_types", "mamba_ssm_dtype", "mtp_num_hidden_layers",
+            "mtp_use_dedicated_embeddings",
+        ),
         fixed=FIXED,
     ),
     rows=ROWS,
@@ -213,7 +221,7 @@ QWEN3_5 = Architecture(
         "gated_mlp": ("model.layers.{i}.mlp.", MLP),
     },
     skipped=(r".*rotary_emb\.inv_freq", r"mtp\..*"),
-)
+)  # fmt: skip
 
 # ------------------------------------------------------------------------------- the text model of a larger checkpoint
 

@@ -40,6 +40,7 @@ KEYS = (
     *ROPE,
     partial_rotary(0.5),
     Same("hidden_activation", "gelu_pytorch_tanh"),
+    Same("embeddings_scale_by_sqrt_dim", True, written=False),
 )  # fmt: skip
 
 
@@ -77,6 +78,7 @@ RECURRENT_GEMMA = Architecture(
             lambda config: config.get("block_types") or ("recurrent", "recurrent", "attention"),
             lambda names: {"block_types": list(names)},
         ),
+        older={"_block_types": "block_types"},
         ignored=("final_w_init_variance_scale", "head_dim", "w_init_variance_scale"),
         fixed={
             "norm": "zero_centred_rms_norm",

@@ -37,4 +37,5 @@ RETNET = architecture(
     _rows,
     ignored=("conv_size",),
     fixed={"retention.norm": "rms"},
+    ratio=2,
 )

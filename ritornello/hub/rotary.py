@@ -10,17 +10,34 @@ from typing import Any
 from ritornello.hub.settings import NOTHING, Rule, look_up
 from ritornello.layers.parts.rotary import Yarn
 
-__all__ = ["SCALING", "partial_rotary"]
+__all__ = ["SCALING", "base_of", "partial_rotary", "rope_base"]
 
 NAME = "rope_parameters.partial_rotary_factor"
 
 
-def partial_rotary(default: float) -> Rule:
-    """The share of a head's channels that are turned; `default` where a config says none."""
+def base_of(config: Mapping[str, Any], default: float) -> Any:
+    """The base of the rotation: beside what else is told of it, or at the top as before transformers 5."""
+    told = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return told["rope_theta"] if "rope_theta" in told else config.get("rope_theta", default)
+
+
+def rope_base(default: float) -> Rule:
+    """The base of the rotation; `default` where a config says none."""
+
+    def read(config: Mapping[str, Any]) -> float:
+        return base_of(config, default) or default
+
+    name = "rope_parameters.rope_theta"
+    return Rule("attention.rope_base", read, name, lambda ours: ours["attention.rope_base"], uses=("rope_theta",))
+
+
+def partial_rotary(default: float, head_dim: int | None = None) -> Rule:
+    """The share of a head's channels that are turned; `default` where a config says none, of heads of `head_dim`
+    channels where it says none of those."""
 
     def read(config: Mapping[str, Any]) -> int:
         share = look_up(config, NAME) or config.get("partial_rotary_factor") or default
-        head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        head = config.get("head_dim") or head_dim or config["hidden_size"] // config["num_attention_heads"]
         return int(head * share)
 
     return Rule(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ritornello.errors import CheckpointError, InputError
+from ritornello.hub.names import ANY, MADE
 from ritornello.layers.catalogue import build
 from ritornello.models import LanguageModel, ModelConfig, Parallel
 from ritornello.models.backbone import Block
@@ -26,29 +27,6 @@ NOTHING = object()
 """What a `Rule` writes where a config is to lack the name."""
 UNSAID = ("pattern", "depth", "ffn", "dropout", "init_std")
 """Fields of ModelConfig that `settings_of` leaves out: the layers are told one by one, and training leaves no trace."""
-
-ANY = {
-    "_name_or_path", "add_cross_attention", "architectures", "attention_dropout", "auto_map", "bos_token_id",
-    "chunk_size_feed_forward", "cross_attention_hidden_size", "decoder_start_token_id", "dtype", "embd_pdrop",
-    "eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "hidden_dropout", "hidden_dropout_prob", "id2label",
-    "initializer_range", "is_decoder", "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id",
-    "max_position_embeddings", "model_type", "num_hidden_layers", "output_attentions", "output_hidden_states",
-    "pad_token_id", "prefix", "pretraining_tp", "problem_type", "pruned_heads", "resid_pdrop", "return_dict",
-    "sep_token_id", "task_specific_params", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version",
-    "use_bfloat16", "use_cache",
-}  # fmt: skip
-"""What any config may hold and no logit depends on."""
-
-MADE = {
-    "_name_or_path",
-    "architectures",
-    "auto_map",
-    "dtype",
-    "num_hidden_layers",
-    "torch_dtype",
-    "transformers_version",
-}
-"""Those of them that a file is given when it is written."""
 
 
 def _keep(value: Any) -> Any:
@@ -134,6 +112,7 @@ class Settings:
         ignored: names that no logit depends on, beside those that any config may hold; they are kept for saving.
         fixed: our settings that all models of the format share.
         consumed: names that `layers` or the weights take account of, and that are not kept.
+        older: names that some configs have, and what is meant: the other is taken where both are there.
     """
 
     keys: tuple[Key | Same | Rule, ...]
@@ -142,6 +121,7 @@ class Settings:
     ignored: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     consumed: tuple[str, ...] = ()
+    older: Mapping[str, str] = field(default_factory=dict)
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -152,6 +132,11 @@ class Settings:
             CheckpointError: a setting that is missing, or at a value that nothing here has; it is named.
         """
         ours: dict[str, Any] = dict(self.fixed)
+        if config.get("quantization_config"):
+            raise CheckpointError("The config has quantization_config; only weights in a floating dtype are read.")
+        older = {name: config[old] for old, name in self.older.items() if old in config}
+        config = {**config, **{name: value for name, value in older.items() if config.get(name) is None}}
+        _depth(config)
         for key in self.keys:
             if isinstance(key, Key):
                 value = self._value(key, config)
@@ -165,11 +150,11 @@ class Settings:
 
     def not_understood(self, config: Mapping[str, Any]) -> list[str]:
         """Names in a config that this table does not know."""
-        known = {*self.ignored, *self.consumed, *ANY, *self.tell([])}
+        known = {"quantization_config", *self.ignored, *self.consumed, *self.older, *ANY, *self.tell([])}
         for key in self.keys:
             names = (key.name, getattr(key, "older", None), *getattr(key, "uses", ()))
             known |= {name.split(".")[0] for name in names if name is not None}
-        return sorted(name for name, value in config.items() if name not in known and value not in (None, False))
+        return sorted(n for n, value in config.items() if n not in known and value not in (None, False, [], {}))
 
     def origin(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """What a config says that our side has no place for, and that is told again when the model is saved."""
@@ -343,6 +328,13 @@ def _options(entry: Any, layer: Any) -> dict[str, Any]:
     return found
 
 
+def _depth(config: Mapping[str, Any]) -> int:
+    depth = config.get("num_hidden_layers")
+    if type(depth) is not int or depth < 1:
+        raise CheckpointError(f"The config has num_hidden_layers = {depth!r}; wanted a positive integer.")
+    return depth
+
+
 def blocks(
     types: Mapping[str, tuple[str, str | None]],
     read: Callable[[Mapping[str, Any]], Sequence[str] | None] = lambda config: config.get("layer_types"),
@@ -357,9 +349,7 @@ def blocks(
     """
 
     def layers(config: Mapping[str, Any]) -> Kinds:
-        depth, names = config.get("num_hidden_layers"), read(config)
-        if not isinstance(depth, int) or depth < 1:
-            raise CheckpointError(f"The config has num_hidden_layers = {depth!r}; wanted a positive integer.")
+        depth, names = _depth(config), read(config)
         if not names or not set(names) <= set(types):
             raise CheckpointError(f"The config has blocks of types {names!r}; there are {', '.join(types)}.")
         return [types[names[i % len(names)]] for i in range(depth)]

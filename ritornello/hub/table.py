@@ -6,7 +6,7 @@ follow from ours, and a checkpoint is checked before a number of it is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,7 +27,7 @@ class Row:
         read: their tensors → ours.
         write: ours → theirs.
         copies: whether `read` makes new tensors; a row that does not hands on what is mapped from the file.
-        older: other names that some files have for theirs; they are read, and never written.
+        older: a row of other names, or of other tensors, that some files have for theirs; it is read, never written.
         pooled: whether files may cut the first dimension of theirs elsewhere, as only all of them together count.
     """
 
@@ -36,24 +36,31 @@ class Row:
     read: Callable[[Tensors], Tensors] = tuple
     write: Callable[[Tensors], Tensors] = tuple
     copies: bool = True
-    older: tuple[str, ...] = ()
+    older: Row | None = None
     pooled: bool = False
 
     def at(self, i: int) -> Row:
         """The row of block i."""
-        names = (self.theirs, self.ours, self.older)
-        theirs, ours, older = (tuple(name.format(i=i) for name in found) for found in names)
-        return replace(self, theirs=theirs, ours=ours, older=older)
+        return self.named(lambda name: name.format(i=i), lambda name: name.format(i=i))
 
-    def among(self, names: Container[str]) -> Row:
-        """The row by its older names, where a file has those instead."""
-        instead = self.older and all(n in names for n in self.older) and not any(n in names for n in self.theirs)
-        return replace(self, theirs=self.older) if instead else self
+    def named(self, theirs: Callable[[str], str], ours: Callable[[str], str]) -> Row:
+        """The row with other names."""
+        older = None if self.older is None else self.older.named(theirs, ours)
+        return replace(self, theirs=tuple(map(theirs, self.theirs)), ours=tuple(map(ours, self.ours)), older=older)
+
+    def among(self, shapes: Mapping[str, tuple[int, ...]], ours: Tensors) -> Row:
+        """The older row, where a file lacks some of these tensors and has its own, of the shapes that it makes of
+        `ours`."""
+        if self.older is None or all(name in shapes for name in self.theirs):
+            return self
+        made = [tuple(t.shape) for t in self.older.write(ours)]
+        return self.older if made == [shapes.get(name) for name in self.older.theirs] else self
 
 
 def same(theirs: str, ours: str | None = None, older: str | None = None) -> Row:
     """The tensor as it is, under another name or the same."""
-    return Row((theirs,), (theirs if ours is None else ours,), copies=False, older=() if older is None else (older,))
+    kept = (theirs if ours is None else ours,)
+    return Row((theirs,), kept, copies=False, older=None if older is None else Row((older,), kept, copies=False))
 
 
 def squeezed(theirs: str, ours: str, dim: int = 1) -> Row:
@@ -83,11 +90,4 @@ def permuted(theirs: str, ours: str, order: Callable[[Tensor], Tensor], inverse:
 
 def under(theirs: str, ours: str, rows: Iterable[Row]) -> list[Row]:
     """The rows with a prefix before each name of theirs and of ours."""
-
-    def longer(prefix: str, names: Iterable[str]) -> tuple[str, ...]:
-        return tuple(prefix + name for name in names)
-
-    return [
-        replace(row, theirs=longer(theirs, row.theirs), ours=longer(ours, row.ours), older=longer(theirs, row.older))
-        for row in rows
-    ]
+    return [row.named(lambda name: theirs + name, lambda name: ours + name) for row in rows]

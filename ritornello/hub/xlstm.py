@@ -13,6 +13,9 @@ from ritornello.hub.table import joined, same
 __all__ = ["XLSTM"]
 
 
+NORMS = {"add_out_norm": True, "add_post_blocks_norm": True, "add_post_norm": False, "add_qk_norm": False}
+
+
 def _hidden(config: Mapping[str, Any]) -> int:
     of = config.get("ffn_round_up_to_multiple_of", 64)
     return int((config["hidden_size"] * config.get("ffn_proj_factor", 2.667) + of - 1) // of * of)
@@ -20,7 +23,7 @@ def _hidden(config: Mapping[str, Any]) -> int:
 
 KEYS = (
     Key("vocab_size", "vocab_size"),
-    Key("hidden_size", "width", older="embedding_dim"),
+    Key("hidden_size", "width"),
     Key("num_heads", "mlstm.heads", 8),
     per_head("mlstm.key_size", "qk_dim_factor", 0.5),
     per_head("mlstm.value_size", "v_dim_factor", 1.0),
@@ -33,16 +36,26 @@ KEYS = (
     Key("eps", "mlstm.eps", 1e-6),
     Same("use_bias", False),
     Same("weight_mode", "single"),
+    Same("cell_norm_eps", lambda ours: ours["mlstm.norm_eps"], written=False),
+    *(Same(name, wanted, written=False) for name, wanted in NORMS.items()),
 )
 IGNORED = (
-    "add_out_norm", "autocast_kernel_dtype", "chunk_size", "chunkwise_kernel", "inference_state_dtype",
-    "max_inference_chunksize", "mode", "norm_reduction_force_float32", "num_blocks", "return_last_states",
-    "sequence_kernel", "step_kernel", "tie_word_embeddings",  # transformers ties nothing here, whatever it says
+    "add_embedding_dropout", "add_forward_backend_padding", "autocast_kernel_dtype", "chunk_size", "chunkwise_kernel",
+    "force_bos_token_insert", "forward_backend_name", "head_dim", "igate_bias_init_range", "inference_state_dtype",
+    "max_inference_chunksize", "mlstm_round_up_to_multiple_of", "mode", "norm_reduction_force_float32",
+    "return_last_states", "sequence_kernel", "step_kernel",
+    "tie_word_embeddings",  # transformers ties nothing here, whatever it says
 )  # fmt: skip
 XLSTM = Architecture(
     name="xlstm",
     model="xLSTMForCausalLM",
-    settings=Settings(KEYS, **uniform("mlstm", "gated_mlp"), ignored=IGNORED, fixed={"tied_embeddings": False}),
+    settings=Settings(
+        KEYS,
+        **uniform("mlstm", "gated_mlp"),
+        older={"embedding_dim": "hidden_size", "num_blocks": "num_hidden_layers"},
+        ignored=IGNORED,
+        fixed={"tied_embeddings": False},
+    ),
     rows=(
         same("backbone.embeddings.weight", "embedding.weight"),
         same("backbone.out_norm.weight", "backbone.final_norm.weight"),
