@@ -6,13 +6,14 @@ from typing import Any
 
 from ritornello.cells.lmu import LMUCell
 from ritornello.errors import InputError
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
+from ritornello.layers.base import About, Traits, at_least
+from ritornello.layers.parts.cells import CellLayer
 from ritornello.layers.parts.hippo import discretize, legt
 
 __all__ = ["LMU"]
 
 
-class LMU(Layer):
+class LMU(CellLayer):
     """m ← Ā m + B̄ (e_x · x_t + e_h · h + e_m · m), h ← tanh(W_x x_t + W_h h + W_m m), y = h: m holds the Legendre
     coefficients of what was written in the last `memory_length` steps, by a linear system that is not learned.
 
@@ -36,6 +37,7 @@ class LMU(Layer):
         ),
         affine=False,
     )
+    names = ("h", "m")
 
     def __init__(
         self,
@@ -53,10 +55,3 @@ class LMU(Layer):
         self.memory_length, self.discretization = memory_length, discretization
         self.cell = LMUCell(width, width, *discretize(*legt(order, memory_length), method=discretization))
         self.spec = {"order": order}
-
-    def leaves(self):
-        return {"h": Leaf((self.width,)), "m": Leaf((self.spec["order"],))}
-
-    def mix(self, x, state, call: Call):
-        y, (h, m) = call.run(self.cell, x, (state["h"], state["m"]))
-        return y, {"h": h, "m": m}

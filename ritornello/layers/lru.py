@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import torch
-
 from ritornello.cells.lru import LRUCell
 from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
+from ritornello.layers.parts.cells import run_complex
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 
 __all__ = ["LRU"]
@@ -63,5 +62,4 @@ class LRU(Layer):
         return {"h": Leaf((self.cell.state_size, 2))}
 
     def mix(self, x, state, call: Call):
-        y, h = call.run(self.cell, x, torch.view_as_complex(state["h"].contiguous()))
-        return y, {"h": torch.view_as_real(h)}
+        return run_complex(call, self.cell, x, state)

@@ -14,6 +14,7 @@ from ritornello.cells.s4 import DenseSystem
 from ritornello.errors import InputError, nearest
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.hippo import lagt, legs, legt
+from ritornello.layers.parts.sizes import check_steps
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 from ritornello.typing import Tensor
 
@@ -64,11 +65,9 @@ class LSSL(Layer):
         at_least(1, self.kind, state_size=state_size)
         if operator not in OPERATORS:
             raise InputError(f"`operator` of {self.kind} is {operator!r}. {nearest(str(operator), OPERATORS)}")
-        if not 0 < step_min <= step_max:
-            raise InputError(f"`step_min`, `step_max` of {self.kind} are {step_min}, {step_max}; wanted 0 < min ≤ max.")
-        with torch.device(
-            "cpu"
-        ):  # they are no weights: a model that is outlined on the meta device needs their numbers
+        check_steps(self.kind, step_min, step_max)
+        # They are no weights: a model that is outlined on the meta device needs their numbers.
+        with torch.device("cpu"):
             A, B = OPERATORS[operator](state_size)
         system = DenseSystem(A, B, width, step_min, step_max)
         self.operator = operator

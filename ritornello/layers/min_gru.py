@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ritornello.cells.min_gru import MinGRUCell
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Traits
+from ritornello.layers.parts.cells import CellLayer
 
 __all__ = ["MinGRU"]
 
 
-class MinGRU(Layer):
+class MinGRU(CellLayer):
     """h_t = (1 − z_t) ⊙ h_{t−1} + z_t ⊙ g(W_h x_t), z_t = σ(W_z x_t); the output is h: the plain cell, without
     expansion.
 
@@ -35,10 +36,3 @@ class MinGRU(Layer):
         super().__init__(width, **base)
         self.cell = MinGRUCell(width, width, log_space)
         self.spec = {"width": width}
-
-    def leaves(self):
-        return {"h": Leaf((self.width,))}
-
-    def mix(self, x, state, call: Call):
-        y, h = call.run(self.cell, x, state["h"])
-        return y, {"h": h}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ritornello.cells.min_lstm import MinLSTMCell
-from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.base import About, Traits
+from ritornello.layers.parts.cells import CellLayer
 
 __all__ = ["MinLSTM"]
 
 
-class MinLSTM(Layer):
+class MinLSTM(CellLayer):
     """h_t = f/(f + i) ⊙ h_{t−1} + i/(f + i) ⊙ g(W_h x_t), f = σ(W_f x_t), i = σ(W_i x_t); the output is h: the plain
     cell, without expansion.
 
@@ -35,10 +36,3 @@ class MinLSTM(Layer):
         super().__init__(width, **base)
         self.cell = MinLSTMCell(width, width, log_space)
         self.spec = {"width": width}
-
-    def leaves(self):
-        return {"h": Leaf((self.width,))}
-
-    def mix(self, x, state, call: Call):
-        y, h = call.run(self.cell, x, state["h"])
-        return y, {"h": h}

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from ritornello.cells.lti import LTICell
 from ritornello.cells.s4 import S4System
-from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
 from ritornello.layers.parts.hippo import legs, legs_normal
+from ritornello.layers.parts.sizes import check_pairs, check_steps
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 
 __all__ = ["S4"]
@@ -55,10 +55,8 @@ class S4(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        if state_size < 2 or state_size % 2:
-            raise InputError(f"`state_size` of {self.kind} is {state_size}; wanted an even number: conjugate pairs.")
-        if not 0 < step_min <= step_max:
-            raise InputError(f"`step_min`, `step_max` of {self.kind} are {step_min}, {step_max}; wanted 0 < min ≤ max.")
+        check_pairs(self.kind, state_size)
+        check_steps(self.kind, step_min, step_max)
         values, vectors = (t[..., state_size // 2 :] for t in legs_normal(state_size))
         p = (torch.arange(state_size, dtype=torch.float64) + 0.5).sqrt()
         P, B = (vectors.mH @ t.to(vectors.dtype) for t in (p, legs(state_size)[1]))

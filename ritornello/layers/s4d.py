@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from ritornello.cells.s4d import S4DCell
 from ritornello.errors import InputError, nearest
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
+from ritornello.layers.parts.cells import run_complex
 from ritornello.layers.parts.hippo import legs_normal
+from ritornello.layers.parts.sizes import check_pairs, check_steps
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 from ritornello.typing import Tensor
 
@@ -70,12 +72,10 @@ class S4D(Layer):
         **base: Any,
     ):
         super().__init__(width, **base)
-        if state_size < 2 or state_size % 2:
-            raise InputError(f"`state_size` of {self.kind} is {state_size}; wanted an even number: conjugate pairs.")
+        check_pairs(self.kind, state_size)
         if init not in INITS:
             raise InputError(f"`init` of {self.kind} is {init!r}. {nearest(str(init), INITS)}")
-        if not 0 < step_min <= step_max:
-            raise InputError(f"`step_min`, `step_max` of {self.kind} are {step_min}, {step_max}; wanted 0 < min ≤ max.")
+        check_steps(self.kind, step_min, step_max)
         self.cell = S4DCell(poles(init, state_size), width, step_min, step_max)
         self.out_proj = nn.Linear(width, 2 * width)
         self.spec = {"state_size": state_size}
@@ -84,5 +84,5 @@ class S4D(Layer):
         return {"h": Leaf((self.width, self.spec["state_size"] // 2, 2))}
 
     def mix(self, x, state, call: Call):
-        y, h = call.run(self.cell, x, torch.view_as_complex(state["h"].contiguous()))
-        return F.glu(self.out_proj(F.gelu(y))), {"h": torch.view_as_real(h)}
+        y, new = run_complex(call, self.cell, x, state)
+        return F.glu(self.out_proj(F.gelu(y))), new

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello.cells.s5 import S5Cell
-from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
+from ritornello.layers.parts.cells import run_complex
 from ritornello.layers.parts.hippo import legs_normal
-from ritornello.layers.parts.sizes import heads_for
+from ritornello.layers.parts.sizes import check_pairs, check_steps, heads_for
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 
 __all__ = ["S5"]
@@ -57,10 +57,8 @@ class S5(Layer):
     ):
         super().__init__(width, **base)
         size = 2 * ((width + 1) // 2) if state_size is None else state_size
-        if size < 2 or size % 2:
-            raise InputError(f"`state_size` of {self.kind} is {size}; wanted an even number: conjugate pairs.")
-        if not 0 < step_min <= step_max:
-            raise InputError(f"`step_min`, `step_max` of {self.kind} are {step_min}, {step_max}; wanted 0 < min ≤ max.")
+        check_pairs(self.kind, size)
+        check_steps(self.kind, step_min, step_max)
         blocks = heads_for(size // 2, 16) if blocks is None else blocks
         pairs = divide(self.kind, "state_size / 2", size // 2, "blocks", blocks)
         values, vectors = legs_normal(2 * pairs)
@@ -78,6 +76,6 @@ class S5(Layer):
         return {"h": Leaf((self.spec["state_size"] // 2, 2))}
 
     def mix(self, x, state, call: Call):
-        y, h = call.run(self.cell, x, torch.view_as_complex(state["h"].contiguous()))
+        y, new = run_complex(call, self.cell, x, state)
         y = F.gelu(y, approximate="tanh")
-        return y * torch.sigmoid(self.gate_proj(y)), {"h": torch.view_as_real(h)}
+        return y * torch.sigmoid(self.gate_proj(y)), new

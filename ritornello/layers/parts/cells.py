@@ -12,7 +12,7 @@ from ritornello.cell import Cell
 from ritornello.layers.base import Call, Layer, Leaf
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["CellLayer", "cell_leaves", "run_cell"]
+__all__ = ["CellLayer", "cell_leaves", "run_cell", "run_complex"]
 
 
 def cell_leaves(cell: Cell, names: Sequence[str]) -> dict[str, Leaf]:
@@ -26,6 +26,12 @@ def run_cell(call: Call, cell: Cell, names: Sequence[str], x: Tree, state: Mappi
     before = tuple(state[name] for name in names)
     y, last = call.run(cell, x, before[0] if len(names) == 1 else before)
     return y, dict(zip(names, pytree.tree_leaves(last), strict=True))
+
+
+def run_complex(call: Call, cell: Cell, x: Tensor, state: Mapping[str, Any]) -> tuple[Tensor, dict]:
+    """The outputs of a cell with one complex state, and its last state h as pairs of real numbers."""
+    y, h = call.run(cell, x, torch.view_as_complex(state["h"].contiguous()))
+    return y, {"h": torch.view_as_real(h)}
 
 
 class CellLayer(Layer):
