@@ -111,6 +111,10 @@ class Sequence:
         steps = torch.arange(self.length, device=self.cu_seqlens.device).unsqueeze(0)
         return steps - self.cu_seqlens[self.owners().clamp(max=self.batch)]
 
+    def places(self, read: Tensor) -> Tensor:
+        """(B, T) the index of each step among all that its sequence has read, `read` (N,) of them before."""
+        return self.positions(read.device) + self.per_step(read)
+
     def per_step(self, rows: Tensor) -> Tensor:
         """(N, ...) → (B, T, ...): to every step the value of its sequence (of the last one beyond the end)."""
         if self.cu_seqlens is None:

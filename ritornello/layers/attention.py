@@ -9,21 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from ritornello.errors import BackendError, InputError, nearest
+from ritornello.errors import InputError, nearest
 from ritornello.kernels.tape import recording
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
 from ritornello.layers.parts.attention import (
     attend,
     attend_window,
     common_start,
+    cropped,
     grow_cache,
+    most,
     slide_window,
     widen_cache,
 )
 from ritornello.layers.parts.norm import RMSNorm
 from ritornello.layers.parts.rotary import Stretch, Yarn, angles, turn
 from ritornello.layers.parts.sizes import heads_for
-from ritornello.method import Auto, Fused
 from ritornello.typing import Tensor
 
 __all__ = ["Attention"]
@@ -131,26 +132,16 @@ class Attention(Layer):
         return {"k": cache, "v": cache, "position": Leaf((), "index")}
 
     def canonical(self, leaves):
-        if self.window is not None:
-            return dict(leaves)
-        position = leaves["position"]
-        longest = int(position.max()) if position.numel() else 0
-        used = torch.arange(longest, device=position.device) < position.unsqueeze(1)
-        kept = {n: torch.where(used[..., None, None], leaves[n][:, :longest], 0) for n in ("k", "v")}
-        return {**kept, "position": position}
+        return dict(leaves) if self.window is not None else cropped(leaves, "k", "v")
 
     def reserve(self, leaves, steps):
         if self.window is not None:
             return dict(leaves)
-        position = leaves["position"]
-        room = (int(position.max()) if position.numel() else 0) + steps
+        room = most(leaves["position"]) + steps
         return {n: widen_cache(t, room) if n in ("k", "v") else t for n, t in leaves.items()}
 
     def mix(self, x, state, call: Call):
-        if not isinstance(call.method, Auto | Fused):
-            raise BackendError(
-                f"{call.method} cannot run attention, which is no recurrence. These can: Auto(), Fused()."
-            )
+        call.demand_fused(self.kind)
         sequence, position = call.sequence, state["position"]
         k, v = self.kv_proj(x).chunk(2, -1)
         q, k = self._normed(self.q_norm, self.q_proj(x)), self._normed(self.k_norm, k)
@@ -173,7 +164,7 @@ class Attention(Layer):
         """By what queries and keys are turned: the same for all layers of a model whose rows are at the same place."""
         key = f"angles of {self.rope_size}, {self.rope_base}, {self.stretch}, {x.dtype} from {start}"
         if start is None or key not in call.carry:
-            places = call.sequence.positions(x.device) + call.sequence.per_step(position)
+            places = call.sequence.places(position)
             call.carry[key] = angles(places, self.rope_size, self.rope_base, x.dtype, self.stretch)
         return call.carry[key]
 
@@ -203,7 +194,7 @@ class Attention(Layer):
         elif start is not None:
             needed = start + sequence.length
         else:
-            needed = int(sequence.after(position).max()) if position.numel() else 0
+            needed = most(sequence.after(position))
         in_place = call.donate and not torch.is_grad_enabled()
         valid = None if sequence.cu_seqlens is None else lambda: sequence.valid(q.device)
         k, v = (

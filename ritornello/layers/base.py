@@ -18,8 +18,8 @@ from ritornello import ops
 from ritornello import state as states
 from ritornello._run import run
 from ritornello.cell import Cell
-from ritornello.errors import InputError, StateError
-from ritornello.method import Auto, Method
+from ritornello.errors import BackendError, InputError, StateError
+from ritornello.method import Auto, Fused, Method
 from ritornello.sequence import Masked, Sequence
 from ritornello.state import State
 from ritornello.transition import Transition
@@ -107,6 +107,11 @@ class Call:
     def over(self, sequence: Sequence) -> Call:
         """The same call for other steps, where a layer repeats its own or sorts them."""
         return replace(self, sequence=sequence)
+
+    def demand_fused(self, kind: str) -> None:
+        """Refuse, for a layer that is no recurrence, a method that runs recurrences one way or another."""
+        if not isinstance(self.method, Auto | Fused):
+            raise BackendError(f"{self.method} cannot run {kind}, which is no recurrence. These can: Auto(), Fused().")
 
     def solve(self, transition: Transition, query: Tree, state: Tree) -> tuple[Tensor, Tree]:
         """The outputs and the last state of a transition."""

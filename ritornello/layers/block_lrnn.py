@@ -50,7 +50,6 @@ class BlockLRNN(Layer):
         return {"h": Leaf((block, self.width // block)), "position": Leaf((), "index")}
 
     def mix(self, x, state, call: Call):
-        sequence, position = call.sequence, state["position"]
-        starts = sequence.positions(x.device) + sequence.per_step(position) == 0
+        starts = call.sequence.places(state["position"]) == 0
         y, h = call.run(self.cell, (x, starts), state["h"])
-        return y, {"h": h, "position": position + sequence.lengths(x.device)}
+        return y, {"h": h, "position": call.sequence.after(state["position"])}

@@ -8,12 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.errors import BackendError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
-from ritornello.layers.parts.attention import grow_cache
+from ritornello.layers.parts.attention import cropped, grow_cache, most
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
-from ritornello.method import Auto, Fused
 from ritornello.ops import rms_norm
 from ritornello.typing import Tensor
 
@@ -118,18 +116,10 @@ class ForgettingAttention(Layer):
         return leaves
 
     def canonical(self, leaves):
-        position = leaves["position"]
-        longest = int(position.max()) if position.numel() else 0
-        used = torch.arange(longest, device=position.device) < position.unsqueeze(1)
-        caches = {n: leaves[n][:, :longest] for n in ("k", "v", "forgotten")}
-        kept = {n: torch.where(used.view(*used.shape, *(1,) * (t.dim() - 2)), t, 0) for n, t in caches.items()}
-        return {**leaves, **kept}
+        return cropped(leaves, "k", "v", "forgotten")
 
     def mix(self, x, state, call: Call):
-        if not isinstance(call.method, Auto | Fused):
-            raise BackendError(
-                f"{call.method} cannot run {self.kind}, which is no recurrence. These can: Auto(), Fused()."
-            )
+        call.demand_fused(self.kind)
         sequence, position, new = call.sequence, state["position"], {}
         kv = self.kv_proj(x)
         if self.shift_proj is not None:
@@ -162,7 +152,7 @@ class ForgettingAttention(Layer):
         until_end = total - sums
         if state["k"].shape[1] == 0 and sequence.cu_seqlens is None:
             return k, v, until_end, until_end, k.shape[1]
-        needed = int((position + lengths).max()) if position.numel() else 0
+        needed = most(position + lengths)
         in_place = call.donate and not torch.is_grad_enabled()
         k, v = (
             grow_cache(state[n].to(new.dtype), new, position, lambda: valid, needed, in_place)

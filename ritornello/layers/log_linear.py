@@ -83,7 +83,7 @@ class LogLinear(Layer):
 
     def mix(self, x, state, call: Call):
         sequence, before = call.sequence, state["steps"]
-        after = before + sequence.lengths(x.device)
+        after = sequence.after(before)
         limit = 2 ** (self.levels - 1)
         if not torch.compiler.is_compiling() and after.numel() and int(after.max()) > limit:
             raise InputError(
@@ -92,8 +92,7 @@ class LogLinear(Layer):
             )
         wide = state["S"].dtype
         weights = F.softplus(self.level_scale.to(wide) * self.level_proj(x).to(wide).unflatten(-1, (self.heads, -1)))
-        steps = sequence.positions(x.device) + sequence.per_step(before)
-        buckets: Any = _BucketCall(call, weights, steps)
+        buckets: Any = _BucketCall(call, weights, sequence.places(before))
         y, new = self.inner.mix(x, {n: leaf for n, leaf in state.items() if n != "steps"}, buckets)
         return y, {**new, "steps": after}
 

@@ -88,12 +88,11 @@ class Retention(Layer):
 
     def mix(self, x, state, call: Call):
         sequence, position = call.sequence, state["position"]
-        places = sequence.positions(x.device) + sequence.per_step(position)
+        places = sequence.places(position)
         q, k, v = self.size.split(self.qkv_proj(x))
         q, k = rotate(q, places, self.rope_base), rotate(k, places, self.rope_base)
         head = torch.arange(self.size.value_heads, dtype=torch.float64, device=x.device)
         # float64: the logarithm of a number as near to one as 1 − 2^−20.
         log_decay = torch.log1p(-torch.exp2(-5 - head)).to(state["S"].dtype)
         o, S = call.solve(Decay(k, v, log_decay.expand(*x.shape[:2], -1)), q, state["S"])
-        position = position + sequence.lengths(x.device)
-        return self.out_proj(self.norm(o, self.gate_proj(x))), {"S": S, "position": position}
+        return self.out_proj(self.norm(o, self.gate_proj(x))), {"S": S, "position": sequence.after(position)}

@@ -71,10 +71,9 @@ class RGLRU(Layer):
         return {"h": Leaf((self.state_size,)), "conv": self.conv.leaf(), "position": Leaf((), "index")}
 
     def mix(self, x, state, call: Call):
-        sequence, position = call.sequence, state["position"]
-        starts = sequence.positions(x.device) + sequence.per_step(position) == 0
+        starts = call.sequence.places(state["position"]) == 0
         x, z = self.in_proj(x).chunk(2, -1)
         x, window = self.conv(x, state["conv"], call)
         y, h = call.run(self.cell, (x, starts), state["h"])
         y = self.out_proj(y * F.gelu(z, approximate="tanh"))
-        return y, {"h": h, "conv": window, "position": position + sequence.lengths(x.device)}
+        return y, {"h": h, "conv": window, "position": call.sequence.after(state["position"])}

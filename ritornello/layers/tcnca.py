@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ritornello.errors import BackendError
 from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.dilated import TemporalConvolutions
 from ritornello.layers.parts.gated_attention import GatedAttention
-from ritornello.method import Auto, Fused
 
 __all__ = ["TCNCA"]
 
@@ -75,10 +73,7 @@ class TCNCA(Layer):
         return {**leaves, **self.attention.canonical(leaves)}
 
     def mix(self, x, state, call: Call):
-        if not isinstance(call.method, Auto | Fused):
-            raise BackendError(
-                f"{call.method} cannot run {self.kind}, which is no recurrence. These can: Auto(), Fused()."
-            )
+        call.demand_fused(self.kind)
         m, windows = self.convolutions(x, state, call)
         y, kept = self.attention(x, m, state, call)
         return y, {**windows, **kept}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ritornello.errors import InputError
 from ritornello.layers import Call, Layer
+from ritornello.layers.parts.activations import soft_cap
 from ritornello.layers.parts.routing import NOTED, Route, load_balance
 from ritornello.method import Auto, Method
 from ritornello.models import weights
@@ -204,8 +205,7 @@ class LanguageModel(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits = F.linear(hidden, self.embedding.weight) if self.head is None else self.head(hidden)
-        cap = self.config.logits_soft_cap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return soft_cap(logits, self.config.logits_soft_cap)
 
     # ----------------------------------------------------------------------------------------------------- streaming
 

@@ -6,7 +6,7 @@ with room to grow). Both see the new steps as padded rows (N, L, ...), the steps
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.nn import functional as F
@@ -15,7 +15,21 @@ from ritornello.kernels.tape import recording
 from ritornello.sequence import Sequence
 from ritornello.typing import Tensor
 
-__all__ = ["attend", "attend_window", "common_start", "grow_cache", "slide_window", "widen_cache"]
+__all__ = [
+    "attend",
+    "attend_window",
+    "common_start",
+    "cropped",
+    "grow_cache",
+    "most",
+    "slide_window",
+    "widen_cache",
+]
+
+
+def most(position: Tensor) -> int:
+    """The largest of the positions (N,); 0 where there are no rows."""
+    return int(position.max()) if position.numel() else 0
 
 
 def common_start(position: Tensor, sequence: Sequence) -> int | None:
@@ -128,6 +142,18 @@ def grow_cache(
         return cache.index_put_((rows, places), new.to(cache.dtype))
     real = valid()
     return cache.index_put_((rows.expand_as(places)[real], places[real]), new[real].to(cache.dtype))
+
+
+def cropped(leaves: Mapping[str, Tensor], *caches: str) -> dict[str, Tensor]:
+    """The leaves, with the `caches` (N, C, ...) cut to the longest row and zero beyond the `position` of each."""
+    position = leaves["position"]
+    longest = most(position)
+    used = torch.arange(longest, device=position.device) < position.unsqueeze(1)
+    found = dict(leaves)
+    for name in caches:
+        cache = leaves[name][:, :longest]
+        found[name] = torch.where(used.view(*used.shape, *(1,) * (cache.dim() - 2)), cache, 0)
+    return found
 
 
 def widen_cache(cache: Tensor, room: int) -> Tensor:

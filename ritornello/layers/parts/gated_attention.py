@@ -154,7 +154,7 @@ class GatedAttention(nn.Module):
             slot = torch.arange(size, device=phase.device)
             o = self._attend(sequence.chunk(q, phase, size)[0], k, v, slot, call.carry)
             o = sequence.unchunk(o, phase)
-        reached = phase + sequence.lengths(phase.device)
+        reached = sequence.after(phase)
         if k.shape[1] == 1:  # what a full chunk leaves behind is not looked at: no need to choose, or to copy
             kept = {"k": k[:, 0, :-1], "v": v[:, 0, :-1]}
         else:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
+from ritornello.layers.base import Call
 from ritornello.typing import Tensor
-
-if TYPE_CHECKING:
-    from ritornello.layers.base import Call
 
 __all__ = ["NOTED", "Route", "load_balance", "note"]
 
