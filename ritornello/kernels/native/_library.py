@@ -95,7 +95,13 @@ def isa() -> str:
     return wanted
 
 
+def _as_struct(fields: str) -> str:
+    """The fields as `struct` writes them: an address is an integer of 64 bits like the others."""
+    return fields.replace(" ", "").replace("p", "q")
+
+
 _threads = 1
+"""As the library was last told."""
 
 
 class Entry:
@@ -103,12 +109,13 @@ class Entry:
 
     Args:
         name: without prefix and suffixes: ``rit_{name}_{type}_{isa}`` is the symbol.
-        fields: the struct's fields in order, as in `struct`: ``"3q"`` three integers or addresses, ``"d"`` a double.
+        fields: the struct's fields in order: ``"3p"`` three addresses, ``"3q"`` three integers, ``"d"`` a double.
+        unused: its last fields, where this function reads none of them: a call does not give them, and they are zero.
     """
 
-    def __init__(self, name: str, fields: str):
+    def __init__(self, name: str, fields: str, unused: str = ""):
         self.name = name
-        self._pack = struct.Struct("@" + fields.replace(" ", "").replace("p", "q")).pack
+        self._pack = struct.Struct(f"@{_as_struct(fields)}{struct.calcsize(_as_struct(unused))}x").pack
         self._functions: dict[torch.dtype, Any] = {}
 
     def __call__(self, dtype: torch.dtype, *values: int | float) -> None:

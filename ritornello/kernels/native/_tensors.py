@@ -10,7 +10,19 @@ import torch
 
 from ritornello.typing import Tensor
 
-__all__ = ["address", "blank", "dense", "grid", "rows", "starts", "untouched", "zero_tail"]
+__all__ = [
+    "address",
+    "blank",
+    "contiguous",
+    "dense",
+    "grid",
+    "rows",
+    "slots",
+    "starts",
+    "strides",
+    "untouched",
+    "zero_tail",
+]
 
 
 def address(tensor: Tensor | None) -> int:
@@ -60,6 +72,19 @@ def dense(tensor: Tensor | None) -> Tensor | None:
     return tensor if tensor is None or tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
 
 
+@overload
+def contiguous(tensor: Tensor) -> Tensor: ...
+@overload
+def contiguous(tensor: None) -> None: ...
+def contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def strides(tensor: Tensor | None) -> tuple[int, ...]:
+    """Of the first two dimensions; zeros for None."""
+    return (0, 0) if tensor is None else tensor.stride()[:2]
+
+
 def rows(tensor: Tensor) -> Tensor:
     """(B, T, \\*S) → (B, T, C), C the product of S; last dimension contiguous; a view where the strides allow it."""
     if tensor.dim() != 3:
@@ -85,6 +110,11 @@ def grid(tensor: Tensor | None) -> Tensor | None:
 def starts(cu_seqlens: Tensor | None) -> Tensor | None:
     """`cu_seqlens` as contiguous int64, which is what C reads."""
     return None if cu_seqlens is None else cu_seqlens.to(torch.int64).contiguous()
+
+
+def slots(sequences: int, steps: int, interval: int, cu_seqlens: Tensor | None) -> int:
+    """Places for checkpoints, one for every `interval` steps of each sequence: see rit_first_slot in src/isa.h."""
+    return sequences * -(-steps // interval) if cu_seqlens is None else steps // interval + sequences
 
 
 def zero_tail(cu_seqlens: Tensor | None, *tensors: Tensor | None) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, blank, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, contiguous, slots, starts, strides, zero_tail
 
 CHUNK = 64  # as in the C source: one checkpoint for so many steps
 STATES = (2, 3, 4)
 
-FIELDS = "3p 3p p 4q 4q 2p 3p 2q"
-_forward = Entry("block_scan_forward", FIELDS)
-_backward = Entry("block_scan_backward", FIELDS)
+FIELDS, BACKWARD = "3p 3p p 4q 4q", "2p 3p 2q"
+_forward = Entry("block_scan_forward", FIELDS, unused=BACKWARD)
+_backward = Entry("block_scan_backward", FIELDS + BACKWARD)
 
 
 def limits(a, b, state, cu_seqlens):
@@ -22,20 +24,17 @@ def limits(a, b, state, cu_seqlens):
 
 
 def trace_size(a, b, state, cu_seqlens):
-    rows, length = state.shape[0], b.shape[1]
-    slots = rows * -(-length // CHUNK) if cu_seqlens is None else length // CHUNK + rows + 1
-    return slots * state[0].numel() * state.element_size() if rows else 0
+    return slots(len(state), b.shape[1], CHUNK, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
 
 
 def forward(a, b, state, cu_seqlens, save):
     out, last = blank(b), blank(state)
     zero_tail(cu_seqlens, out)
-    trace = torch.empty(trace_size(a, b, state, cu_seqlens) if save else 0, dtype=torch.uint8)
+    trace = torch.empty(trace_size(a, b, state, cu_seqlens), dtype=torch.uint8) if save else None
     a, b, state, bounds = _dense(a), _dense(b), state.contiguous(), starts(cu_seqlens)
     _forward(
         b.dtype, a.data_ptr(), b.data_ptr(), state.data_ptr(), out.data_ptr(), last.data_ptr(),
-        trace.data_ptr() if trace.numel() else 0, address(bounds), state.shape[0], *b.shape[1:],
-        a.stride(0), a.stride(1), b.stride(0), b.stride(1), 0, 0, 0, 0, 0, 0, 0,
+        address(trace), address(bounds), state.shape[0], *b.shape[1:], *strides(a), *strides(b),
     )  # fmt: skip
     return (out, last), trace
 
@@ -44,13 +43,13 @@ def backward(grads, trace, needs, a, b, state, cu_seqlens):
     grad, grad_last = grads
     a, b, bounds = _dense(a), _dense(b), starts(cu_seqlens)
     grad = None if grad is None else _dense(grad)
-    grad_last = None if grad_last is None else grad_last.contiguous()
+    grad_last = contiguous(grad_last)
     da, db, dstate = (blank(x) if need else None for x, need in zip((a, b, state), needs, strict=False))
     zero_tail(cu_seqlens, da, db)
     _backward(
         b.dtype, a.data_ptr(), b.data_ptr(), 0, 0, 0, address(trace), address(bounds), state.shape[0], *b.shape[1:],
-        a.stride(0), a.stride(1), b.stride(0), b.stride(1), address(grad), address(grad_last), address(da),
-        address(db), address(dstate), *(grad.stride()[:2] if grad is not None else (0, 0)),
+        *strides(a), *strides(b), address(grad), address(grad_last), address(da), address(db), address(dstate),
+        *strides(grad),
     )  # fmt: skip
     return da, db, dstate, None
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, blank, dense, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, contiguous, dense, starts, strides, zero_tail
 from ritornello.typing import accumulation_dtype
 
 TAPS = 32  # as in the C source
 
-FIELDS = "4p 2p p 5q 2q 2p 2p 2p 2q"
-_forward = Entry("causal_conv_forward", FIELDS)
-_backward = Entry("causal_conv_backward", FIELDS)
+FIELDS, BACKWARD = "4p 2p p 5q 2q", "2p 2p 2p 2q"
+_forward = Entry("causal_conv_forward", FIELDS, unused=BACKWARD)
+_backward = Entry("causal_conv_backward", FIELDS + BACKWARD)
 
 
 def limits(x, weight, bias, state, cu_seqlens, activation):
@@ -22,33 +22,28 @@ def limits(x, weight, bias, state, cu_seqlens, activation):
 def forward(x, weight, bias, state, cu_seqlens, activation, save):
     out, last = blank(x), blank(state)
     zero_tail(cu_seqlens, out)
-    x, weight, bias, state = dense(x), weight.contiguous(), _plain(bias), state.contiguous()
+    x, weight, bias, state = dense(x), weight.contiguous(), contiguous(bias), state.contiguous()
     bounds = starts(cu_seqlens)
     _forward(
         x.dtype, x.data_ptr(), weight.data_ptr(), address(bias), state.data_ptr(), out.data_ptr(), last.data_ptr(),
-        address(bounds), state.shape[0], x.shape[1], *weight.shape, activation == "silu", x.stride(0), x.stride(1),
-        0, 0, 0, 0, 0, 0, 0, 0,
+        address(bounds), state.shape[0], x.shape[1], *weight.shape, activation == "silu", *strides(x),
     )  # fmt: skip
     return (out, last), None
 
 
 def backward(grads, trace, needs, x, weight, bias, state, cu_seqlens, activation):
-    grad, grad_last = dense(grads[0]), _plain(grads[1])
+    grad, grad_last = dense(grads[0]), contiguous(grads[1])
     dx = blank(x) if needs[0] else None
     dstate = blank(state) if needs[3] else None
     wide = accumulation_dtype(x.dtype)
     dweight, dbias = torch.empty(weight.shape, dtype=wide), torch.empty(weight.shape[0], dtype=wide)
     zero_tail(cu_seqlens, dx)
-    x, weight, bias, state = dense(x), weight.contiguous(), _plain(bias), state.contiguous()
+    x, weight, bias, state = dense(x), weight.contiguous(), contiguous(bias), state.contiguous()
     bounds = starts(cu_seqlens)
     _backward(
         x.dtype, x.data_ptr(), weight.data_ptr(), address(bias), state.data_ptr(), 0, 0,
-        address(bounds), state.shape[0], x.shape[1], *weight.shape, activation == "silu", x.stride(0), x.stride(1),
+        address(bounds), state.shape[0], x.shape[1], *weight.shape, activation == "silu", *strides(x),
         address(grad), address(grad_last), address(dx), address(dstate), dweight.data_ptr(), dbias.data_ptr(),
-        grad.stride(0) if grad is not None else 0, grad.stride(1) if grad is not None else 0,
+        *strides(grad),
     )  # fmt: skip
     return dx, dweight, dbias, dstate, None
-
-
-def _plain(tensor):
-    return None if tensor is None else tensor.contiguous()

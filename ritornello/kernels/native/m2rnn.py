@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, blank, dense, starts, zero_tail
+from ritornello.kernels.native._tensors import address, blank, dense, slots, starts, zero_tail
 
 SEGMENT = 16  # as in the C source: one checkpoint for so many steps
 
@@ -14,9 +16,7 @@ _forward, _backward = Entry("m2rnn", _FIELDS), Entry("m2rnn_backward", _FIELDS)
 
 
 def trace_size(q, k, v, f, weight, state, cu_seqlens):
-    length, rows = v.shape[1], state.shape[0]
-    slots = rows * -(-length // SEGMENT) if cu_seqlens is None else length // SEGMENT + rows + 1
-    return slots * state[0].numel() * state.element_size() if rows else 0
+    return slots(len(state), v.shape[1], SEGMENT, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
 
 
 def forward(q, k, v, f, weight, state, cu_seqlens, save):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, blank, grid
+from ritornello.kernels.native._tensors import address, blank, grid, strides
+from ritornello.kernels.native.rms_norm import BACKWARD, FIELDS
 
-FIELDS = "2p p p 3q 2q 2q d p 2p p 2q"
-_forward = Entry("swiglu_forward", FIELDS)
-_backward = Entry("swiglu_backward", FIELDS)
+_forward = Entry("swiglu_forward", FIELDS, unused=BACKWARD)  # no weight, no eps
+_backward = Entry("swiglu_backward", FIELDS + BACKWARD)
 
 
 def forward(gate, up, save):
@@ -15,7 +15,7 @@ def forward(gate, up, save):
     gate, up = grid(gate), grid(up)
     _forward(
         out.dtype, up.data_ptr(), gate.data_ptr(), 0, out.data_ptr(),
-        *up.shape, *up.stride()[:2], *gate.stride()[:2], 0.0, 0, 0, 0, 0, 0, 0,
+        *up.shape, *strides(up), *strides(gate), 0.0,
     )  # fmt: skip
     return (out,), None
 
@@ -25,7 +25,7 @@ def backward(grads, trace, needs, gate, up):
     gate, up, grad = grid(gate), grid(up), grid(grads[0])
     _backward(
         up.dtype, up.data_ptr(), gate.data_ptr(), 0, 0,
-        *up.shape, *up.stride()[:2], *gate.stride()[:2], 0.0,
-        grad.data_ptr(), address(dup), address(dgate), 0, *grad.stride()[:2],
+        *up.shape, *strides(up), *strides(gate), 0.0,
+        grad.data_ptr(), address(dup), address(dgate), 0, *strides(grad),
     )  # fmt: skip
     return dgate, dup
