@@ -10,7 +10,7 @@ from ritornello.errors import InputError
 from ritornello.sequence import check_bounds
 from ritornello.typing import FLOATING, Tensor, accumulation_dtype
 
-__all__ = ["matrix_state", "parts", "shapes", "state_batch", "tensors", "together"]
+__all__ = ["Wide", "matrix_state", "parts", "shapes", "state_batch", "tensors", "together"]
 
 
 def shapes(op: str, sizes: dict[str, int], **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
@@ -93,7 +93,7 @@ def matrix_state(
 
     Returns the caster to the accumulation dtype.
     """
-    if sizes["Hv"] % sizes["H"]:
+    if sizes["Hv"] != sizes["H"] and (sizes["H"] == 0 or sizes["Hv"] % sizes["H"]):
         raise InputError(
             f"{op} was given {sizes['Hv']} value heads and {sizes['H']} query and key heads; "
             "the value heads must be a multiple of the others."

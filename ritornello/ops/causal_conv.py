@@ -45,6 +45,8 @@ def causal_conv(
     if activation not in (None, "silu"):
         raise InputError(f"`activation` of causal_conv is {activation!r}; it takes 'silu' or None.")
     sizes = _check.shapes("causal_conv", {}, x=(x, "B T D"), weight=(weight, "D W"), bias=(bias, "D?"))
+    if sizes["W"] < 1:
+        raise InputError(f"`weight` of causal_conv has shape {tuple(weight.shape)}; wanted at least one tap.")
     sizes["N"] = batch = _check.state_batch("causal_conv", cu_seqlens, sizes)
     sizes["W-1"] = sizes["W"] - 1
     _check.shapes("causal_conv", sizes, state=(state, "N D W-1?"))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ritornello.errors import InputError
 from ritornello.ops import _check
 from ritornello.ops._op import Op
-from ritornello.typing import Tensor, accumulation_dtype
+from ritornello.typing import Tensor
 
 __all__ = ["m2rnn"]
 
@@ -54,16 +53,6 @@ def m2rnn(
         f=(f, "B T Hv"),
         weight=(weight, "Hv V V"),
     )
-    if sizes["Hv"] % sizes["H"]:
-        raise InputError(
-            f"m2rnn was given {sizes['Hv']} value heads and {sizes['H']} query and key heads; "
-            "the value heads must be a multiple of the others."
-        )
-    sizes["N"] = batch = _check.state_batch("m2rnn", cu_seqlens, sizes)
-    _check.shapes("m2rnn", sizes, state=(state, "N Hv K V?"))
     q, k, v = _check.together("m2rnn", q, k, v)
-    dtype = accumulation_dtype(q.dtype)
-    if state is None:
-        state = q.new_zeros((batch, sizes["Hv"], sizes["K"], sizes["V"]), dtype=dtype)
-    y, last = _op(q, k, v, f.to(dtype), weight.to(q.dtype), state.to(dtype), cu_seqlens)
-    return y, last
+    wide = _check.matrix_state("m2rnn", sizes, v, None, None, state, cu_seqlens)
+    return _op(q, k, v, wide(f), weight.to(q.dtype), wide.state(state), cu_seqlens)

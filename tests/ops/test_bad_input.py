@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -117,3 +118,25 @@ def test_the_stabiliser_that_mlstm_starts_from_is_not_differentiated(name):
         o, (last_C, last_n, _) = ops.mlstm(**{**arguments, "state": (C, n, m)})
     found = torch.autograd.grad(o.sum() + last_C.sum() + last_n.sum(), (C, n, m), allow_unused=True)
     assert found[0].any() and found[1].any() and (found[2] is None or not found[2].any())
+
+
+def test_sizes_of_which_there_is_no_op():
+    q, v = torch.ones(1, 3, 0, 4), torch.ones(1, 3, 2, 4)
+    with pytest.raises(InputError, match="2 value heads and 0 query and key heads"):
+        ops.linear_attention(q, q, v)
+    with pytest.raises(InputError, match="at least one tap"):
+        ops.causal_conv(v[:, :, 0], torch.ones(4, 0))
+
+
+@pytest.mark.parametrize("name", (None, "reference", "torch"))
+def test_sizes_of_nothing(name):
+    """Values of no numbers, and states of none: no kernel divides by them, or reads what is not there."""
+    x, nothing = torch.ones(1, 3, 4), torch.ones(1, 3, 0)
+    with nullcontext() if name is None else backend(name):
+        o, S = ops.linear_attention(x.unsqueeze(2), x.unsqueeze(2), nothing.unsqueeze(2))
+        assert o.shape == (1, 3, 1, 0) and S.shape == (1, 1, 4, 0)
+        y, (m, u, w) = ops.softmax_scan(x, x.unsqueeze(-1)[..., :0])
+        assert y.shape == (1, 3, 4, 0) and u.shape == (1, 4, 0)
+        assert (m == 1).all() and (w == 3).all()
+        y, h = ops.selective_scan(x, x, torch.ones(4, 0), nothing, nothing, 2 * torch.ones(4))
+        assert (y == 2).all() and h.shape == (1, 4, 0)

@@ -30,7 +30,7 @@ def chunked(x: Tensor, size: int, fill: float = 0.0) -> Tensor:
     missing = -steps % size
     if missing:
         x = pad(x, (0, 0) * (x.dim() - 2) + (0, missing), value=fill)
-    x = x.reshape(batch, -1, size, heads, *x.shape[3:]).transpose(2, 3).transpose(0, 1)
+    x = x.reshape(batch, x.shape[1] // size, size, heads, *x.shape[3:]).transpose(2, 3).transpose(0, 1)
     return x.reshape(x.shape[0], batch * heads, size, *x.shape[4:])
 
 

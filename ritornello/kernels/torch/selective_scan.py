@@ -22,7 +22,7 @@ def _window(x, delta, A, B, C, D, state, signed):
 
 def _steps(x, delta, A, B, C, D, state):
     """As many as keep h of a window within 2²⁰ numbers, between 16 and 512."""
-    return min(max(2**20 // (x.shape[0] * A.numel()), 16), 512)
+    return min(max(2**20 // max(x.shape[0] * A.numel(), 1), 16), 512)
 
 
 _kernel = Windowed(_window, "ttpttps", (0.0, 0.0, 0.0, 0.0), _steps)
