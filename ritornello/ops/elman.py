@@ -44,7 +44,5 @@ def elman(
     """
     if activation not in ("tanh", "relu"):
         raise InputError(f"`activation` of elman is {activation!r}; it takes 'tanh' or 'relu'.")
-    named = None if state is None else {"h": state}
-    u, (weight,), (h,) = _cell.prepare("elman", (u, "B T D"), {"weight": (weight, "H d d")}, named, "h", cu_seqlens)
-    y, last = _op(u, weight, h, cu_seqlens, activation)
-    return y, last
+    u, (weight,), (h,) = _cell.prepare("elman", u, 0, {"weight": (weight, "H d d")}, state, "h", cu_seqlens)
+    return _op(u, weight, h, cu_seqlens, activation)

@@ -42,8 +42,6 @@ def gru(
 
     Source: Cho et al. 2014, arXiv:1406.1078, with the reset after the product as in torch.nn.GRU.
     """
-    named = None if state is None else {"h": state}
     weights = {"weight": (weight, "G H d d"), "bias": (bias, "D?")}
-    u, (weight, bias), (h,) = _cell.prepare("gru", (u, "B T G D"), weights, named, "h", cu_seqlens, gates=3)
-    y, last = _op(u, weight, bias, h, cu_seqlens)
-    return y, last
+    u, (weight, bias), (h,) = _cell.prepare("gru", u, 3, weights, state, "h", cu_seqlens)
+    return _op(u, weight, bias, h, cu_seqlens)

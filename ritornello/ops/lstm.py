@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ritornello.ops import _cell, _check
+from ritornello.ops import _cell
 from ritornello.ops._op import Op
 from ritornello.typing import Tensor
 
@@ -39,10 +39,6 @@ def lstm(
 
     Source: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000; torch.nn.LSTM.
     """
-    state = _check.parts("lstm", state, "h c")
-    named = None if state is None else dict(zip("hc", state, strict=True))
-    u, (weight,), (h, c) = _cell.prepare(
-        "lstm", (u, "B T G D"), {"weight": (weight, "G H d d")}, named, "hc", cu_seqlens, gates=4
-    )
-    y, h, c = _op(u, weight, h, c, cu_seqlens)
+    u, (weight,), states = _cell.prepare("lstm", u, 4, {"weight": (weight, "G H d d")}, state, "h c", cu_seqlens)
+    y, h, c = _op(u, weight, *states, cu_seqlens)
     return y, (h, c)

@@ -35,9 +35,5 @@ def mgu(
 
     Source: Zhou et al. 2016, arXiv:1603.09420, table 2.
     """
-    named = None if state is None else {"h": state}
-    u, (weight,), (h,) = _cell.prepare(
-        "mgu", (u, "B T G D"), {"weight": (weight, "G H d d")}, named, "h", cu_seqlens, 2
-    )
-    y, last = _op(u, weight, h, cu_seqlens)
-    return y, last
+    u, (weight,), (h,) = _cell.prepare("mgu", u, 2, {"weight": (weight, "G H d d")}, state, "h", cu_seqlens)
+    return _op(u, weight, h, cu_seqlens)

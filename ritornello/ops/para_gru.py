@@ -40,9 +40,5 @@ def para_gru(
 
     Source: Danieli et al. 2025, arXiv:2510.21450, eq. 3.1a.
     """
-    named = None if state is None else {"h": state}
-    u, (weight,), (h,) = _cell.prepare(
-        "para_gru", (u, "B T G D"), {"weight": (weight, "G D")}, named, "h", cu_seqlens, gates=3
-    )
-    y, last = _op(u, weight, h, cu_seqlens)
-    return y, last
+    u, (weight,), (h,) = _cell.prepare("para_gru", u, 3, {"weight": (weight, "G D")}, state, "h", cu_seqlens)
+    return _op(u, weight, h, cu_seqlens)

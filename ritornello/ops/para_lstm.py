@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ritornello.ops import _cell, _check
+from ritornello.ops import _cell
 from ritornello.ops._op import Op
 from ritornello.typing import Tensor
 
@@ -42,11 +42,7 @@ def para_lstm(
 
     Source: Danieli et al. 2025, arXiv:2510.21450, eq. 3.1b; the order of the gates is that of the authors' code.
     """
-    state = _check.parts("para_lstm", state, "h c")
-    named = None if state is None else dict(zip("hc", state, strict=True))
     weights = {"weight": (weight, "G D"), "peephole": (peephole, "P D")}
-    u, (weight, peephole), (h, c) = _cell.prepare(
-        "para_lstm", (u, "B T G D"), weights, named, "hc", cu_seqlens, gates=3
-    )
-    y, h, c = _op(u, weight, peephole, h, c, cu_seqlens)
+    u, (weight, peephole), states = _cell.prepare("para_lstm", u, 3, weights, state, "h c", cu_seqlens)
+    y, h, c = _op(u, weight, peephole, *states, cu_seqlens)
     return y, (h, c)

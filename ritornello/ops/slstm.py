@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ritornello.ops import _cell, _check
+from ritornello.ops import _cell
 from ritornello.ops._op import Op
 from ritornello.typing import Tensor
 
@@ -46,10 +46,7 @@ def slstm(
     Source: Beck et al. 2024, arXiv:2405.04517, eq. 8–17, with the log-sigmoid forget gate and the start of m as in the
     authors' kernels.
     """
-    state = _check.parts("slstm", state, "h c n m")
-    named = None if state is None else dict(zip("hcnm", state, strict=True))
-    u, (weight,), states = _cell.prepare(
-        "slstm", (u, "B T G D"), {"weight": (weight, "G H d d")}, named, "hcnm", cu_seqlens, gates=4
-    )
+    weights = {"weight": (weight, "G H d d")}
+    u, (weight,), states = _cell.prepare("slstm", u, 4, weights, state, "h c n m", cu_seqlens)
     y, h, c, n, m = _op(u, weight, *states, cu_seqlens)
     return y, (h, c, n, m)

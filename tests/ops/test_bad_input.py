@@ -126,6 +126,8 @@ def test_sizes_of_which_there_is_no_op():
         ops.linear_attention(q, q, v)
     with pytest.raises(InputError, match="at least one tap"):
         ops.causal_conv(v[:, :, 0], torch.ones(4, 0))
+    with pytest.raises(InputError, match=r"`peephole` of para_lstm.*P=2"):  # of any other, C would read beyond it
+        ops.para_lstm(torch.ones(1, 2, 3, 4), torch.ones(3, 4), torch.ones(1, 4))
 
 
 @pytest.mark.parametrize("name", (None, "reference", "torch"))
