@@ -116,10 +116,12 @@ class Sequence:
         return self.positions(read.device) + self.per_step(read)
 
     def per_step(self, rows: Tensor) -> Tensor:
-        """(N, ...) → (B, T, ...): to every step the value of its sequence (of the last one beyond the end)."""
+        """(N, ...) → (B, T, ...): to every step the value of its sequence (beyond the end that of the last, or zero)."""
         if self.cu_seqlens is None:
             return rows.unsqueeze(1).expand(-1, self.length, *rows.shape[1:])
-        return rows[self.owners().clamp(max=max(self.batch - 1, 0))]
+        if self.batch == 0:
+            return rows.new_zeros(1, self.length, *rows.shape[1:])
+        return rows[self.owners().clamp(max=self.batch - 1)]
 
     # -------------------------------------------------------------------------------------------------- token shift
 
@@ -273,7 +275,8 @@ class Masked:
         flat = mask.reshape(-1)
         order = torch.argsort(~flat, stable=True)
         ends = torch.cat([flat.new_zeros(1, dtype=torch.long), mask.sum(1).cumsum(0)])
-        return Masked(Sequence(mask.shape[0], flat.shape[0], ends, longest=mask.shape[1]), order, mask)
+        longest = mask.shape[1] if len(mask) else 0
+        return Masked(Sequence(mask.shape[0], flat.shape[0], ends, longest=longest), order, mask)
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, T, ...) → (1, B·T, ...); what is skipped lies beyond the end as zeros, so that no NaN of it is ever

@@ -85,6 +85,7 @@ class LightNet(Layer):
 
 def running_logsumexp(x: Tensor, start: Tensor, sequence: Sequence) -> tuple[Tensor, Tensor, Tensor]:
     """log(e^{start} + Σ eˣ) before and after every step of x (B, T, ...), and after the last of each sequence."""
+    start = start.masked_fill(start.isinf(), float("-inf"))  # of which the sum's derivative would be NaN
     rows = torch.cat([start.unsqueeze(1), sequence.pad(x)], 1)
     sums = torch.logcumsumexp(rows, 1)
     before, after = sequence.unpad((sums[:, :-1], sums[:, 1:]))
