@@ -126,8 +126,9 @@ class Entry:
             load().rit_set_threads(threads)
             _threads = threads
         fields = self._pack(*values)
-        if tape.current is not None:
-            tape.current.native(function, fields)
+        recorder = tape.current  # read once: another thread may end its recording here
+        if recorder is not None:
+            recorder.native(function, fields)
         function(fields)
 
     def _find(self, dtype: torch.dtype):
