@@ -25,7 +25,7 @@ from ritornello.state import State
 from ritornello.transition import Transition
 from ritornello.typing import FLOATING, Tensor, Tree, accumulation_dtype
 
-__all__ = ["About", "Call", "Layer", "Leaf", "Traits", "at_least", "divide"]
+__all__ = ["About", "Call", "Layer", "Leaf", "Traits", "as_seen", "at_least", "divide"]
 
 DIRECTIONS = ("forward", "backward", "both")
 
@@ -208,20 +208,9 @@ class Layer(nn.Module):
             BackendError: a method that cannot run this layer.
         """
         self._check(x)
-        method = Auto() if method is None else method
-        if not isinstance(method, Method):
-            raise InputError(f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None.")
-        if mask is None:
-            sequence = Sequence.of(x, cu_seqlens)
-            y, new = self.advance(sequence.clear_unused(x), state, Call(sequence, method, donate))
-            return sequence.clear_unused(y), new
-        if cu_seqlens is not None:
-            raise InputError(
-                "`mask` and `cu_seqlens` were both given. Packed sequences have no padding to mask: give one of them."
-            )
-        masked = Masked.of(x, mask)
-        y, new = self.advance(masked.pack(x), state, Call(masked.sequence, method, donate))
-        return masked.unpack(y), new
+        x, call, masked = as_seen(x, mask, cu_seqlens, method, donate)
+        y, new = self.advance(x, state, call)
+        return (call.sequence.clear_unused(y) if masked is None else masked.unpack(y)), new
 
     def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
         """`forward` for what has been checked and packed: what models call, for many layers with one `call`.
@@ -268,6 +257,28 @@ class Layer(nn.Module):
             raise InputError(f"`x` of {self.kind} is {got}; wanted (B, T, {self.width}), this layer's width last.")
         if x.dtype not in FLOATING:
             raise InputError(f"`x` of {self.kind} is {x.dtype}; wanted a floating dtype. Embed integers first.")
+
+
+def as_seen(
+    x: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, method: Method | None, donate: bool
+) -> tuple[Tensor, Call, Masked | None]:
+    """x (B, T, ...) in the form that layers see, packed where there is a mask; the call for it; and the mask's packing.
+
+    Raises:
+        InputError: as of `Layer.forward`.
+    """
+    method = Auto() if method is None else method
+    if not isinstance(method, Method):
+        raise InputError(f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None.")
+    if mask is None:
+        sequence = Sequence.of(x, cu_seqlens)
+        return sequence.clear_unused(x), Call(sequence, method, donate), None
+    if cu_seqlens is not None:
+        raise InputError(
+            "`mask` and `cu_seqlens` were both given. Packed sequences have no padding to mask: give one of them."
+        )
+    masked = Masked.of(x, mask)
+    return masked.pack(x), Call(masked.sequence, method, donate), masked
 
 
 def at_least(least: int, kind: str, **sizes: int) -> None:

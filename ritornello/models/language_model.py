@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from ritornello.errors import InputError
 from ritornello.layers import Call, Layer
+from ritornello.layers.base import as_seen
 from ritornello.layers.parts.activations import soft_cap
 from ritornello.layers.parts.routing import NOTED, Route, load_balance
-from ritornello.method import Auto, Method
+from ritornello.method import Method
 from ritornello.models import weights
 from ritornello.models.backbone import Backbone
 from ritornello.models.config import ModelConfig
@@ -170,22 +171,11 @@ class LanguageModel(nn.Module):
         return self.backbone.initial_state(batch, self.embedding.weight)
 
     def _prepare(self, ids, mask, cu_seqlens, method, donate) -> tuple[Tensor, Call, Masked | None]:
-        """The ids in the form that layers see, packed where there is a mask, and the one call for all of them."""
+        """The ids as the layers see them, and the one call for all of those."""
         if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.is_floating_point() or ids.is_complex():
             got = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, torch.Tensor) else type(ids).__name__
             raise InputError(f"`ids` is {got}; wanted (B, T) integers.")
-        method = Auto() if method is None else method
-        if not isinstance(method, Method):
-            raise InputError(f"`method` is {method!r}; wanted a value like rt.Fused() or rt.Chunked(64), or None.")
-        if mask is None:
-            sequence = Sequence.of(ids, cu_seqlens)
-            return sequence.clear_unused(ids), Call(sequence, method, donate), None
-        if cu_seqlens is not None:
-            raise InputError(
-                "`mask` and `cu_seqlens` were both given. Packed sequences have no padding to mask: give one of them."
-            )
-        masked = Masked.of(ids, mask)
-        return masked.pack(ids), Call(masked.sequence, method, donate), masked
+        return as_seen(ids, mask, cu_seqlens, method, donate)
 
     def _embed(self, ids: Tensor) -> Tensor:
         try:

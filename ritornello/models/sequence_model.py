@@ -9,11 +9,11 @@ from torch import nn
 
 from ritornello.errors import InputError
 from ritornello.layers import Call
-from ritornello.method import Auto, Method
+from ritornello.layers.base import as_seen
+from ritornello.method import Method
 from ritornello.models import weights
 from ritornello.models.backbone import Backbone
 from ritornello.models.config import ModelConfig
-from ritornello.sequence import Sequence
 from ritornello.state import State
 from ritornello.typing import Tensor
 
@@ -53,19 +53,22 @@ class SequenceModel(nn.Module):
         x: Tensor,
         state: State | None = None,
         *,
+        mask: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         method: Method | None = None,
         donate: bool = False,
     ) -> tuple[Tensor, State]:
-        """y (B, T, outputs), and the state that goes on from there; arguments as of a layer."""
-        hidden, new = self.hidden(x, state, cu_seqlens=cu_seqlens, method=method, donate=donate)
-        return self.head(hidden), new
+        """y (B, T, outputs), zero where `mask` is False, and the state after them; arguments as of a layer."""
+        hidden, new = self.hidden(x, state, mask=mask, cu_seqlens=cu_seqlens, method=method, donate=donate)
+        y = self.head(hidden)
+        return (y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)), new
 
     def hidden(
         self,
         x: Tensor,
         state: State | None = None,
         *,
+        mask: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         method: Method | None = None,
         donate: bool = False,
@@ -73,12 +76,13 @@ class SequenceModel(nn.Module):
         """What `head` reads, (B, T, width): for those who need the outputs of a few steps only.
 
         Raises:
-            InputError: x of another shape or dtype, or ids beyond the vocabulary.
+            InputError: x of another shape or dtype, ids beyond the vocabulary, or `mask` with `cu_seqlens`.
             StateError: a state of another model, version or batch.
         """
         self._check(x)
-        call = Call(Sequence.of(x, cu_seqlens), Auto() if method is None else method, donate)
-        return self.backbone.advance(self.embedding(call.sequence.clear_unused(x)), state, call)
+        x, call, masked = as_seen(x, mask, cu_seqlens, method, donate)
+        hidden, new = self.backbone.advance(self._embed(x), state, call)
+        return (hidden if masked is None else masked.unpack(hidden)), new
 
     def read(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
         """`forward` for what has been checked."""
@@ -99,13 +103,19 @@ class SequenceModel(nn.Module):
         return sum(math.prod(p.shape) for p in self.parameters())
 
     def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise InputError(f"`x` is a {type(x).__name__}; wanted a tensor.")
         if self.features is not None:
             if x.dim() != 3 or x.shape[-1] != self.features or not x.is_floating_point():
                 raise InputError(f"`x` is {tuple(x.shape)} {x.dtype}; wanted (B, T, {self.features}) floats.")
         elif x.dim() != 2 or x.is_floating_point():
             raise InputError(f"`x` is {tuple(x.shape)} {x.dtype}; wanted (B, T) ids.")
-        elif x.numel() and not 0 <= int(x.min()) <= int(x.max()) < self.config.vocab_size:
+
+    def _embed(self, x: Tensor) -> Tensor:
+        try:
+            return self.embedding(x)
+        except IndexError:
             raise InputError(
                 f"`x` ranges from {int(x.min())} to {int(x.max())}; this model's vocabulary has "
                 f"{self.config.vocab_size}, from 0 to {self.config.vocab_size - 1}."
-            )
+            ) from None

@@ -45,6 +45,18 @@ def test_packing_equals_separate_rows(features):
     assert state["position"].tolist() == [5, 7]
 
 
+@pytest.mark.parametrize("features", [None, 3])
+def test_what_is_masked_is_skipped(features):
+    model, x = model_of(features), input_of(features, 2, 9)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[0, 3:5], mask[1, :4] = False, False
+    y, state = model(x.masked_fill(~mask.view(2, 9, *(1,) * (x.dim() - 2)), -1), mask=mask)
+    assert not y[~mask].any()
+    for row in (0, 1):
+        torch.testing.assert_close(y[row, mask[row]], model(x[row : row + 1, mask[row]])[0][0])
+    assert state["position"].tolist() == [7, 5]
+
+
 def test_what_few_steps_need():
     model, x = model_of(None), input_of(None, 2, 9)
     torch.testing.assert_close(model.head(model.hidden(x)[0][:, ::4]), model(x)[0][:, ::4])
@@ -63,6 +75,7 @@ def test_every_weight_is_trained_and_counted():
         (3, torch.zeros(2, 4, 2), "wanted (B, T, 3) floats"),
         (3, torch.zeros(2, 4, dtype=torch.long), "wanted (B, T, 3) floats"),
         (None, torch.zeros(2, 4), "wanted (B, T) ids"),
+        (None, [[1, 2]], "`x` is a list"),
         (None, torch.full((2, 4), 11), "ranges from 11 to 11"),
         (None, torch.full((2, 4), -1), "from 0 to 10"),
     ],
