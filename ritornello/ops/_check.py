@@ -10,7 +10,7 @@ from ritornello.errors import InputError
 from ritornello.sequence import check_bounds
 from ritornello.typing import FLOATING, Tensor, accumulation_dtype
 
-__all__ = ["Wide", "matrix_state", "parts", "shapes", "state_batch", "tensors", "together"]
+__all__ = ["Wide", "channel_state", "matrix_state", "parts", "shapes", "state_batch", "tensors", "together"]
 
 
 def shapes(op: str, sizes: dict[str, int], **tensors: tuple[Tensor | None, str]) -> dict[str, int]:
@@ -109,6 +109,20 @@ def matrix_state(
     sizes["N"] = state_batch(op, cu_seqlens, sizes)
     shapes(op, sizes, state=(state, "N Hv K V?"))
     return Wide(v, (sizes["N"], sizes["Hv"], sizes["K"], sizes["V"]))
+
+
+def channel_state(op: str, state: Tensor | None, like: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """The state (N, \\*S) of a scan over (B, T, \\*S), checked and in the accumulation dtype; zeros where None."""
+    batch = state_batch(op, cu_seqlens, {"B": like.shape[0], "T": like.shape[1]})
+    shape = (batch, *like.shape[2:])
+    if state is None:
+        return like.new_zeros(shape, dtype=accumulation_dtype(like.dtype))
+    tensors(op, state=state)
+    if state.shape != shape:
+        raise InputError(
+            f"`state` of {op} has shape {tuple(state.shape)}; wanted {shape}, one value for each sequence and channel."
+        )
+    return state.to(accumulation_dtype(like.dtype))
 
 
 class Wide:

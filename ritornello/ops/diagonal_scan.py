@@ -7,7 +7,7 @@ import torch
 from ritornello.errors import InputError
 from ritornello.ops import _check
 from ritornello.ops._op import Op
-from ritornello.typing import FLOATING, Tensor, accumulation_dtype
+from ritornello.typing import FLOATING, Tensor
 
 __all__ = ["diagonal_scan"]
 
@@ -47,15 +47,5 @@ def diagonal_scan(
     dtype = torch.promote_types(a.dtype, b.dtype)
     if dtype not in FLOATING and not dtype.is_complex:
         raise InputError(f"diagonal_scan was given {dtype}; it takes floating or complex tensors.")
-    batch = _check.state_batch("diagonal_scan", cu_seqlens, {"B": b.shape[0], "T": b.shape[1]})
-    wide = accumulation_dtype(dtype)
-    if state is None:
-        state = b.new_zeros((batch, *b.shape[2:]), dtype=wide)
-    else:
-        _check.tensors("diagonal_scan", state=state)
-        if state.shape != (batch, *b.shape[2:]):
-            raise InputError(
-                f"`state` of diagonal_scan has shape {tuple(state.shape)}; wanted {(batch, *b.shape[2:])}, "
-                "one value for each sequence and channel."
-            )
-    return _op(a.to(dtype), b.to(dtype), state.to(wide), cu_seqlens)
+    a, b = a.to(dtype), b.to(dtype)
+    return _op(a, b, _check.channel_state("diagonal_scan", state, b, cu_seqlens), cu_seqlens)

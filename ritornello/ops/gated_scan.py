@@ -5,7 +5,7 @@ from __future__ import annotations
 from ritornello.errors import InputError, nearest
 from ritornello.ops import _check
 from ritornello.ops._op import Op
-from ritornello.typing import Tensor, accumulation_dtype
+from ritornello.typing import Tensor
 
 __all__ = ["gated_scan"]
 
@@ -57,15 +57,5 @@ def gated_scan(
     if activation is not None and activation not in ACTIVATIONS:
         raise InputError(f"`activation` of gated_scan is {activation!r}. {nearest(str(activation), ACTIVATIONS)}")
     gate, value = _check.together("gated_scan", gate, value)
-    batch = _check.state_batch("gated_scan", cu_seqlens, {"B": value.shape[0], "T": value.shape[1]})
-    wide = accumulation_dtype(value.dtype)
-    if state is None:
-        state = value.new_zeros((batch, *value.shape[2:]), dtype=wide)
-    else:
-        _check.tensors("gated_scan", state=state)
-        if state.shape != (batch, *value.shape[2:]):
-            raise InputError(
-                f"`state` of gated_scan has shape {tuple(state.shape)}; wanted {(batch, *value.shape[2:])}, "
-                "one value for each sequence and channel."
-            )
-    return _op(gate, value, state.to(wide), cu_seqlens, activation)
+    state = _check.channel_state("gated_scan", state, value, cu_seqlens)
+    return _op(gate, value, state, cu_seqlens, activation)
