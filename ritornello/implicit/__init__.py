@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ritornello.implicit._anderson import Found, fixed_point, rounding
-from ritornello.implicit._gradient import EVERY, attach
+from ritornello.implicit._gradient import EVERY, attach, first_only
 from ritornello.implicit.cell import ImplicitCell, Outputs
 
-__all__ = ["EVERY", "Found", "ImplicitCell", "Outputs", "attach", "fixed_point", "rounding"]
+__all__ = ["EVERY", "Found", "ImplicitCell", "Outputs", "attach", "first_only", "fixed_point", "rounding"]

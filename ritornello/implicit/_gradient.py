@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from ritornello.errors import ConvergenceError
+from ritornello.errors import BackendError, ConvergenceError
 from ritornello.implicit._anderson import fixed_point, rounding
 from ritornello.sequence import Sequence
 from ritornello.typing import Tensor, Tree
@@ -17,7 +17,7 @@ from ritornello.typing import Tensor, Tree
 if TYPE_CHECKING:
     from ritornello.implicit.cell import ImplicitCell
 
-__all__ = ["EVERY", "LOOSE", "attach"]
+__all__ = ["EVERY", "LOOSE", "attach", "first_only"]
 
 LOOSE = {torch.float64: 1e-10}
 """What a residual must come to for a solution to be one, relative; 1e-5 below float64."""
@@ -40,6 +40,19 @@ def attach(cell: ImplicitCell, u: Tree, y: Tensor, state: Tree, sequence: Sequen
     solved = _Solved(cell, fixed[0], y.detach(), fixed[1], sequence)
     found = _Implicit.apply(solved, *leaves)
     return pytree.tree_unflatten(list(found), spec)  # type: ignore[arg-type]
+
+
+def first_only(what: str, cure: str) -> None:
+    """Refuse a backward pass that is itself to be differentiated.
+
+    PyTorch's own guard drops the second derivative where the loss is linear in the outputs, and leaves what other paths
+    contribute to it.
+
+    Raises:
+        BackendError: with create_graph=True.
+    """
+    if torch.is_grad_enabled():
+        raise BackendError(f"The gradient of {what} cannot be differentiated again (create_graph=True). {cure}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +104,10 @@ class _Implicit(torch.autograd.Function):
         ctx.set_materialize_grads(True)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         """g = ∂L/∂y + (∂h/∂y)ᵀ ∂L/∂h + (∂F/∂y)ᵀ g."""
         solved: _Solved = ctx.solved
+        first_only(f"{type(solved.cell).__name__}, whose step is an equation,", "It is solved for, and not recorded.")
         with torch.enable_grad(), torch.autocast(grads[0].device.type, enabled=False):
             y = solved.y.requires_grad_() if solved.y.is_leaf else solved.y.detach().requires_grad_()
             swept = solved.leaves(y)

@@ -23,6 +23,7 @@ from torch.func import functional_call, vjp
 from torch.utils import _pytree as pytree
 
 from ritornello.errors import BackendError
+from ritornello.implicit import first_only
 from ritornello.typing import Tensor
 
 __all__ = ["BACKEND", "CPU", "Program", "Step", "solve"]
@@ -188,9 +189,9 @@ class _Blocks(torch.autograd.Function):
         return *states, *last
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None):
         program, step, block, inputs, names = ctx.how
+        first_only(f"{type(step.cell).__name__} run with Compiled()", "Run it with rt.Sequential().")
         count = len(step.moving)
         tensors, states = ctx.saved_tensors[:-count], ctx.saved_tensors[-count:]
         valid, u, h, weights = _parts(inputs, names, tensors)

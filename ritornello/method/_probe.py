@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import deque
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +17,8 @@ from ritornello.typing import Tensor, Tree
 __all__ = ["check_once", "check_pure", "few_rows"]
 
 ROWS = 4
+MOST_PARTS = 100
+"""Of a list or a dict that is looked at for changes."""
 
 _checked: WeakKeyDictionary[Cell, set[Any]] = WeakKeyDictionary()
 
@@ -60,21 +64,23 @@ def check_pure(cell: Cell, u: Tree, h: Tree) -> None:
     devices = [x.device for x in leaves if x.device.type == "cuda"]
     # Without autocast, as methods run the steps.
     plain = torch.autocast(leaves[0].device.type, enabled=False)
-    with torch.no_grad(), plain, torch.random.fork_rng(devices):
-        before, drawn = _possessions(cell), torch.get_rng_state()
+    with torch.inference_mode(False), torch.no_grad(), plain, torch.random.fork_rng(devices):
+        before, drawn = _attributes(cell), torch.get_rng_state()
         first = _call(cell, name, u, h)
         _check_shapes(name, h, first)
+        filled = _containers(cell)  # after one call: a table that it makes and keeps does no harm
         again = _call(cell, name, u, h)
+        _call(cell, name, u, first)  # from a state that is not 0, which a product in place would leave as it is
         if not torch.equal(drawn, torch.get_rng_state()):
             raise InputError(
                 f"The step of {name} draws random numbers. Draw them in `drive`, for all times at once, and let the "
                 "step read them from u; for dropout, call cell.eval() or mask what drives the step."
             )
-        if not _same(first, again) or before != _possessions(cell):
+        if not _same(first, again) or before != _attributes(cell) or filled != _containers(cell):
             raise InputError(
-                f"The step of {name} keeps something from call to call (a counter, a buffer, a random generator): the "
-                "same input and state do not give the same result. Put what changes with time into u, by `drive`, or "
-                "into the state."
+                f"The step of {name} keeps something from call to call (a counter, a list, a buffer, a random "
+                "generator), so that the same input and state need not give the same result. Put what changes with "
+                "time into u, by `drive`, or into the state."
             )
         _check_numbers(name, u, h, first)
         _check_rows(cell, name, u, h, first)
@@ -83,8 +89,9 @@ def check_pure(cell: Cell, u: Tree, h: Tree) -> None:
 
 def _call(cell: Cell, name: str, u: Tree, h: Tree) -> Tree:
     given = pytree.tree_map(torch.clone, (u, h))
+    versions = [x._version for x in pytree.tree_leaves(given)]  # what changed a number into itself counts too
     result = cell.step(*given)
-    if not _same(given, (u, h)):
+    if versions != [x._version for x in pytree.tree_leaves(given)] or not _same(given, (u, h)):
         raise InputError(
             f"The step of {name} changes its arguments in place; methods call it more than once with the same ones. "
             "Return new tensors: h = h + x instead of h += x."
@@ -98,11 +105,17 @@ def _same(one: Tree, two: Tree) -> bool:
     return all(a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
 
 
-def _describe(tree: Tree) -> str:
-    return ", ".join(
-        f"{tuple(x.shape[1:])} {str(x.dtype).removeprefix('torch.')}" if isinstance(x, torch.Tensor) else repr(x)
-        for x in pytree.tree_leaves(tree)
-    )
+def _describe(tree: Tree, skipped: int) -> str:
+    """The nest as it would be written, without the first `skipped` dimensions."""
+    if isinstance(tree, Tensor):
+        return f"{tuple(tree.shape[skipped:])} {str(tree.dtype).removeprefix('torch.')}"
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{k!r}: {_describe(x, skipped)}" for k, x in tree.items()) + "}"
+    if isinstance(tree, list | tuple):
+        parts = ", ".join(_describe(x, skipped) for x in tree) + "," * (type(tree) is tuple and len(tree) == 1)
+        name = "" if type(tree) in (list, tuple) else type(tree).__name__
+        return name + (f"[{parts}]" if isinstance(tree, list) else f"({parts})")
+    return repr(tree)
 
 
 def _check_shapes(name: str, h: Tree, new: Tree) -> None:
@@ -111,10 +124,13 @@ def _check_shapes(name: str, h: Tree, new: Tree) -> None:
         isinstance(b, torch.Tensor) and (a.shape, a.dtype) == (b.shape, b.dtype) for a, b in zip(old, got, strict=True)
     )
     if not fits:
+        rows = old[0].shape[0]
+        alike = all(x.shape[:1] == (rows,) for x in got if isinstance(x, torch.Tensor))
+        batch = "without the batch" if alike else f"with the batch of {rows}"
         raise InputError(
-            f"The step of {name} was given a state of {_describe(h)}, and returned {_describe(new)} (without the "
-            "batch). Return the same nest, shapes and dtypes, e.g. new.to(h.dtype), or write an initial_state that has "
-            "what the step returns."
+            f"The step of {name} was given a state of {_describe(h, alike)}, and returned {_describe(new, alike)} "
+            f"({batch}). Return the same nest in the same order, shapes and dtypes, e.g. new.to(h.dtype), or write an "
+            "initial_state that has what the step returns."
         )
 
 
@@ -147,14 +163,34 @@ def _check_rows(cell: Cell, name: str, u: Tree, h: Tree, new: Tree) -> None:
             )
 
 
-def _possessions(cell: Cell) -> list[Any]:
-    """What a module and its parts keep, in a form that tells whether it was changed."""
+def _attributes(cell: Cell) -> list[Any]:
+    """The numbers and tensors of a module and its parts, in a form that tells whether they were changed."""
     found: list[Any] = []
     for module in cell.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor):
-                found.append((name, id(value), value._version))
-            elif isinstance(value, bool | int | float | str):
-                found.append((name, value))
-        found += [(name, id(b), b._version) for name, b in module.named_buffers(recurse=False)]
+        held = {**vars(module), **module._parameters, **module._buffers}
+        found += [(name, _seen(value, 0)) for name, value in held.items() if _seen(value, 0) is not None]
     return found
+
+
+def _containers(cell: Cell) -> list[Any]:
+    """The same for lists, dicts and sets, and for what the step finds outside of the cell by name."""
+    found: list[Any] = [_seen(value, 2) for module in cell.modules() for value in vars(module).values()]
+    try:
+        outside = inspect.getclosurevars(inspect.unwrap(type(cell).step))
+    except TypeError:  # no function of Python
+        return found
+    return found + [_seen(value, 2) for value in (*outside.nonlocals.values(), *outside.globals.values())]
+
+
+def _seen(value: object, depth: int) -> Any:
+    """What a value looks like, down to containers in containers; None for what cannot be told."""
+    if isinstance(value, Tensor):
+        return id(value), 0 if value.is_inference() else value._version
+    if isinstance(value, bool | int | float | str):
+        return value
+    if depth and isinstance(value, list):  # one that only grows is a log, and says no more than before
+        return tuple(_seen(part, depth - 1) for part in value[:1])
+    if depth and isinstance(value, dict | tuple | set | deque):
+        parts = [*value, *value.values()] if isinstance(value, dict) else list(value)
+        return len(parts), [_seen(part, depth - 1) for part in parts[:MOST_PARTS]]
+    return None

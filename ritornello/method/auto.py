@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
-from ritornello.errors import BackendError
+from ritornello.errors import BackendError, InputError
 from ritornello.implicit import ImplicitCell
 from ritornello.kernels.native import available
 from ritornello.method import cost
@@ -44,6 +44,10 @@ class Auto(Method):
     """
 
     compile: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.compile, bool):
+            raise InputError(f"`compile` of Auto is {self.compile!r}; wanted True or False.")
 
     def choose(self, recurrence: Recurrence) -> Method:
         """The method that will run `recurrence`; this one where that is decided by the sizes."""

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 
 from ritornello.cell import Cell
-from ritornello.errors import BackendError
+from ritornello.errors import BackendError, InputError
 from ritornello.implicit import ImplicitCell
 from ritornello.kernels.registry import active_method, explaining
 from ritornello.sequence import leading
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["Method", "Solution"]
+__all__ = ["Method", "Solution", "check_count"]
 
 Recurrence = Transition | Cell
 
@@ -87,6 +87,21 @@ class Method(ABC):
     def _solve_cell(
         self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None
     ) -> tuple[Any, Tree] | Solution: ...
+
+
+def check_count(method: Method, name: str, of: str, instead: str = "") -> None:
+    """Refuse an option that is no whole number from 1 on.
+
+    Args:
+        of: what is counted, for the message.
+        instead: what None means, where None is allowed.
+    """
+    value = getattr(method, name)
+    if value is None and instead:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        more = f", or None for {instead}" if instead else ""
+        raise InputError(f"`{name}` of {type(method).__name__} is {value!r}; wanted at least 1 {of}{more}.")
 
 
 def _as_solution(found: tuple[Any, Tree] | Solution) -> Solution:

@@ -8,8 +8,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
-from ritornello.errors import InputError
-from ritornello.method.base import Method, Recurrence
+from ritornello.method.base import Method, Recurrence, check_count
 from ritornello.sequence import Sequence
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
@@ -24,8 +23,7 @@ class Chunked(Method):
     size: int = 64
 
     def __post_init__(self):
-        if self.size < 1:
-            raise InputError(f"`size` of Chunked is {self.size}; wanted at least 1 step.")
+        check_count(self, "size", "step")
 
     def refusal(self, recurrence: Recurrence) -> str | None:
         return None if isinstance(recurrence, Transition) else "it is not affine, so its steps do not compose."

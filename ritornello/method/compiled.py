@@ -13,11 +13,11 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
-from ritornello.errors import BackendError, InputError
+from ritornello.errors import BackendError
 from ritornello.implicit import ImplicitCell
 from ritornello.kernels.registry import record
 from ritornello.method._probe import check_pure, few_rows
-from ritornello.method.base import Method, Recurrence, Solution
+from ritornello.method.base import Method, Recurrence, Solution, check_count
 from ritornello.method.sequential import Sequential
 from ritornello.sequence import Sequence, leading
 from ritornello.transition import Transition
@@ -44,8 +44,7 @@ class Compiled(Method):
     block: int = 16
 
     def __post_init__(self):
-        if self.block < 1:
-            raise InputError(f"`block` of Compiled is {self.block}; wanted at least 1 step.")
+        check_count(self, "block", "step")
 
     def refusal(self, recurrence: Recurrence) -> str | None:
         if isinstance(recurrence, Transition):

@@ -8,9 +8,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
-from ritornello.errors import InputError
 from ritornello.kernels.registry import record
-from ritornello.method.base import Method, Recurrence
+from ritornello.method.base import Method, Recurrence, check_count
 from ritornello.sequence import Sequence
 from ritornello.transition import MatrixTransition, Selective, Softmax, Transition, prefixes
 from ritornello.typing import Tensor, Tree
@@ -29,8 +28,7 @@ class Scan(Method):
     segment: int = 64
 
     def __post_init__(self):
-        if self.segment < 1:
-            raise InputError(f"`segment` of Scan is {self.segment}; wanted at least 1 step.")
+        check_count(self, "segment", "step")
 
     def refusal(self, recurrence: Recurrence) -> str | None:
         return None if isinstance(recurrence, Transition) else "it is not affine, so its steps do not compose."

@@ -120,8 +120,12 @@ def test_bad_input_of_run():
         rt.run(Tanh(), x, method="scan")
     with pytest.raises(rt.InputError, match=r"\(B, T\)"):
         rt.run(Tanh(), x[0, 0])
-    with pytest.raises(rt.InputError, match="at least 1"):
-        rt.Chunked(0)
+    for method, option in ((rt.Chunked, "size"), (rt.Scan, "segment"), (rt.Compiled, "block")):
+        for value in (0, 1.5, "16", None, True):
+            with pytest.raises(rt.InputError, match=f"`{option}` of {method.__name__} is {value!r}.*at least 1"):
+                method(value)
+    with pytest.raises(rt.InputError, match="`compile` of Auto is 'yes'"):
+        rt.Auto(compile="yes")
     with pytest.raises(NotImplementedError, match="step"):
         rt.run(type("Empty", (rt.Cell,), {"state_shape": (4,)})(), x)
 

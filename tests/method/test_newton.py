@@ -287,7 +287,14 @@ def test_an_affine_cell_is_a_scan():
 
 @pytest.mark.parametrize(
     "options",
-    [{"tol": 0}, {"max_iterations": 0}, {"damping": -1}, {"window": 0}, {"jacobian": "none"}, {"on_failure": "no"}],
+    [
+        *({"tol": x} for x in (0, "1e-6", True)),
+        *({"max_iterations": x} for x in (0, 1.5, "3", True)),
+        *({"damping": x} for x in (-1, None, "x", math.inf)),
+        *({"window": x} for x in (0, 1.5, "8")),
+        {"jacobian": "none"},
+        {"on_failure": "no"},
+    ],
 )
 def test_bad_options(options):
     with pytest.raises(rt.InputError, match=f"`{next(iter(options))}` of Newton"):

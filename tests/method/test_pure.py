@@ -72,6 +72,72 @@ class Silent(Base):
         h = h + u  # and no return
 
 
+class OfZero(Base):
+    """0 · ½ is 0: nothing is seen of it in the first state."""
+
+    def step(self, u, h):
+        h.view(-1).mul_(0.5)
+        return torch.tanh(u + h)
+
+
+class OneRow(Base):
+    def step(self, u, h):
+        return torch.tanh(u + h).mean(0, keepdim=True)
+
+
+class Listed(Base):
+    def initial_state(self, batch, like):
+        return like.new_zeros(batch, 3), like.new_zeros(batch, 3)
+
+    def step(self, u, h):
+        return [torch.tanh(u + h[0]), h[1]]
+
+
+class Swapped(Base):
+    def initial_state(self, batch, like):
+        return {"a": like.new_zeros(batch, 3), "b": like.new_zeros(batch, 3)}
+
+    def step(self, u, h):
+        return {"b": h["b"], "a": torch.tanh(u + h["a"])}
+
+
+class RandomLater(Base):
+    """Not in the first state."""
+
+    def step(self, u, h):
+        return torch.tanh(u + h + (torch.rand_like(h) if h.any() else 0))
+
+
+class CountingInATable(Base):
+    def __init__(self):
+        super().__init__()
+        self.table = {"calls": 0}
+
+    def step(self, u, h):
+        self.table["calls"] += 1
+        return torch.tanh(u + h) if self.table["calls"] < 100 else h
+
+
+OUTSIDE = {"calls": 0}
+
+
+class CountingOutside(Base):
+    def step(self, u, h):
+        OUTSIDE["calls"] += 1
+        return torch.tanh(u + h) if OUTSIDE["calls"] < 1000 else h
+
+
+class Learning(Base):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def step(self, u, h):
+        with torch.no_grad():
+            self.weight += 1
+        return torch.where(self.weight < 100, torch.tanh(u + h), h)
+
+
 class Mixing(Base):
     def step(self, u, h):
         return torch.tanh(u + h - h.mean(0) + u.mean(0))
@@ -88,6 +154,14 @@ REFUSED = {
     Random: "draws random numbers.*drive",
     Counting: "keeps something from call to call.*drive",
     Remembering: "keeps something from call to call",
+    OfZero: "changes its arguments in place",
+    OneRow: r"\(4, 3\) float32, and returned \(1, 3\) float32 \(with the batch of 4\)",
+    Listed: r"given a state of \(\(3,\) float32, .*returned \[\(3,\) float32, ",
+    Swapped: "given a state of {'a': .*returned {'b': .*in the same order",
+    RandomLater: "draws random numbers",
+    CountingInATable: "keeps something from call to call",
+    CountingOutside: "keeps something from call to call",
+    Learning: "keeps something from call to call",
     Mixing: "own input and state",
 }
 
@@ -116,6 +190,33 @@ def test_nothing_of_the_check_is_left():
     seen.clear()
     rt.run(cell, x, method=rt.Newton())
     assert len(seen) < first
+
+
+def test_a_log_and_a_table_that_is_made_once_are_no_memory():
+    class Kept(Base):
+        def __init__(self):
+            super().__init__()
+            self.log, self.tables = [], {}
+
+        def step(self, u, h):
+            self.log.append(h)
+            if h.dtype not in self.tables:
+                self.tables[h.dtype] = torch.arange(3, dtype=h.dtype)
+            return torch.tanh(u + h * self.tables[h.dtype])
+
+    rt.run(Kept(), torch.randn(2, 9, 3), method=rt.Sequential())
+
+
+class Plain(Base):
+    def step(self, u, h):
+        return torch.tanh(u + h * (1 + self.seen))
+
+
+def test_a_cell_that_was_made_in_inference_mode():
+    with torch.inference_mode():
+        cell, x = Plain(), torch.randn(2, 70, 3)
+        rt.run(cell, x)
+    rt.run(cell, x.clone(), method=rt.Sequential())
 
 
 def test_numbers_that_end_are_refused_with_their_time():

@@ -14,6 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
+from ritornello.implicit import first_only
 from ritornello.method.newton._linearise import SLAB, System
 from ritornello.typing import Tensor
 
@@ -112,8 +113,8 @@ class _BackThroughTime(torch.autograd.Function):
         return tuple(h.clone() for h in system.structure.from_order(system.guess))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        first_only(f"{type(ctx.empty.cell).__name__} run with Newton()", "Run it with rt.Sequential().")
         h, *u = ctx.saved_tensors
         system: System = replace(ctx.empty, h=h, u=u)
         carried, found = torch.zeros_like(h[:, 0]), []

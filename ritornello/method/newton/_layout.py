@@ -58,7 +58,7 @@ class Layout:
     def leaves(self, flat: Tensor) -> list[Tensor]:
         """The inverse of `flat`: views."""
         parts = flat.split(self.sizes, -1) if len(self.sizes) > 1 else (flat,)
-        return [p.reshape(*p.shape[:-1], *s) for p, s in zip(parts, self.shapes, strict=True)]
+        return [p.reshape((*p.shape[:-1], *s)) for p, s in zip(parts, self.shapes, strict=True)]  # s may be ()
 
     def tree(self, leaves: Sequence[Tensor]) -> Tree:
         return pytree.tree_unflatten(list(leaves), self.spec)

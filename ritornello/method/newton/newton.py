@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -11,7 +12,7 @@ from ritornello.cell import Cell
 from ritornello.errors import InputError
 from ritornello.implicit import ImplicitCell, Outputs
 from ritornello.kernels.registry import record
-from ritornello.method.base import Method, Recurrence, Solution
+from ritornello.method.base import Method, Recurrence, Solution, check_count
 from ritornello.method.newton._equation import solve_equation
 from ritornello.method.newton._run import solve_cell
 from ritornello.method.scan import Scan
@@ -55,14 +56,14 @@ class Newton(Method):
     on_failure: str = "sequential"
 
     def __post_init__(self):
-        if self.tol is not None and not 0 < self.tol < 1:
-            raise InputError(f"`tol` of Newton is {self.tol}; wanted a number between 0 and 1, or None.")
-        if self.max_iterations is not None and self.max_iterations < 1:
-            raise InputError(f"`max_iterations` of Newton is {self.max_iterations}; wanted at least 1.")
-        if not self.damping >= 0:
-            raise InputError(f"`damping` of Newton is {self.damping}; wanted 0 for none, or a positive number like 1.")
-        if self.window is not None and self.window < 1:
-            raise InputError(f"`window` of Newton is {self.window}; wanted at least 1 step, or None for all.")
+        if self.tol is not None and not (_is_number(self.tol) and 0 < self.tol < 1):
+            raise InputError(f"`tol` of Newton is {self.tol!r}; wanted a number between 0 and 1, or None.")
+        check_count(self, "max_iterations", "iteration", "10, or 100 sweeps of an equation")
+        if not (_is_number(self.damping) and 0 <= self.damping < math.inf):
+            raise InputError(
+                f"`damping` of Newton is {self.damping!r}; wanted 0 for none, or a positive number like 1."
+            )
+        check_count(self, "window", "step", "all")
         if self.jacobian not in JACOBIANS:
             raise InputError(f"`jacobian` of Newton is {self.jacobian!r}; it takes {', '.join(JACOBIANS)}.")
         if self.on_failure not in ("sequential", "raise"):
@@ -90,12 +91,19 @@ class Newton(Method):
         return Scan()._solve_transition(t, query, state, cu_seqlens)
 
     def _solve_cell(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None):
+        if torch.compiler.is_compiling():
+            # What it does next hangs on numbers: traced, it takes minutes and falls into dozens of graphs.
+            reason = "Newton's method runs outside of the graph; rt.Compiled() compiles a cell's steps."
+            return torch.compiler.disable(self._solve_eagerly, reason=reason)(cell, u, state, cu_seqlens)
+        return self._solve_eagerly(cell, u, state, cu_seqlens)
+
+    def _solve_eagerly(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None) -> Solution:
         lead = leading(u)
         sequence = Sequence.of(lead, cu_seqlens)
         rows = sequence.pad(u)
         first = leading(rows)
         if first.shape[0] * first.shape[1] == 0:
-            return Sequential()._solve_cell(cell, u, state, cu_seqlens)
+            return Sequential().solution(cell, u, state, cu_seqlens)
         if isinstance(cell, ImplicitCell):
             y, last, stats = solve_equation(self, cell, u, state, sequence)
             record(type(cell).__name__, stats["done"])
@@ -106,6 +114,10 @@ class Newton(Method):
         pairs = zip(pytree.tree_leaves(states), pytree.tree_leaves(state), strict=True)
         last = pytree.tree_unflatten([_last(*pair, lengths) for pair in pairs], pytree.tree_structure(state))
         return Solution(sequence.unpad(states), last, stats)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _last(h: Tensor, first: Tensor, lengths: Tensor | None) -> Tensor:
