@@ -116,7 +116,7 @@ class Sequence:
         return self.positions(read.device) + self.per_step(read)
 
     def per_step(self, rows: Tensor) -> Tensor:
-        """(N, ...) → (B, T, ...): to every step the value of its sequence (beyond the end that of the last, or zero)."""
+        """(N, ...) → (B, T, ...): to every step the value of its sequence (that of the last beyond the end)."""
         if self.cu_seqlens is None:
             return rows.unsqueeze(1).expand(-1, self.length, *rows.shape[1:])
         if self.batch == 0:
