@@ -12,7 +12,8 @@ __all__ = ["optimizers"]
 
 
 def optimizers(model: LanguageModel, settings: Settings) -> list[torch.optim.Optimizer]:
-    """AdamW for all parameters; or, with ``optimizer="muon"``, Muon for the projections' weights and AdamW for others.
+    """AdamW for all parameters; or, with ``optimizer="muon"``, Muon for the projections' weights and AdamW for others:
+    embeddings and output weights among them, whether they are tied or not.
 
     Muon's update has the root mean square of AdamW's (``match_rms_adamw``), so one learning rate serves both.
 
@@ -23,7 +24,7 @@ def optimizers(model: LanguageModel, settings: Settings) -> list[torch.optim.Opt
     found: list[torch.optim.Optimizer] = []
     if settings.optimizer == "muon":
         projections = {m.weight for m in model.modules() if isinstance(m, nn.Linear)}
-        projections -= {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}  # a tied output projection
+        projections -= {m.weight for m in (model.embedding, model.head) if m is not None}
         chosen = [{**g, "params": [p for p in g["params"] if p in projections]} for g in groups]
         groups = [{**g, "params": [p for p in g["params"] if p not in projections]} for g in groups]
         found.append(torch.optim.Muon([g for g in chosen if g["params"]], settings.lr, adjust_lr_fn="match_rms_adamw"))

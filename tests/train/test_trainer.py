@@ -218,12 +218,13 @@ def test_weight_decay_spares_norms_and_embeddings(tmp_path, optimizer):
     assert sorted(held) == sorted(id(p) for p in made.parameters()), "each parameter has one optimiser"
 
 
-def test_muon_takes_the_projections_only(tmp_path):
-    run = trainer(tmp_path, optimizer="muon")
+@pytest.mark.parametrize("tied", [True, False])
+def test_muon_takes_the_projections_only(tmp_path, tied):
+    run = trainer(tmp_path, model(tied_embeddings=tied), optimizer="muon")
     muon, adamw = run.optimizers
     made = run.objective.model
     taken = {id(p) for g in muon.param_groups for p in g["params"]}
     assert id(made.backbone.blocks[0].ffn.out_proj.weight) in taken
-    assert id(made.embedding.weight) not in taken
+    assert not {id(made.embedding.weight), id(getattr(made.head, "weight", None))} & taken
     assert isinstance(adamw, torch.optim.AdamW)
     run.run()
