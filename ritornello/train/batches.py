@@ -128,23 +128,30 @@ class Packed(_Epochs):
         super().__init__(*args, **kwargs)
         self.pieces = (len(self.tokens.ids) - 1) // self.length
         self.steps = self.pieces // (self.batch * self.world)
+        self._drawn: tuple[int, Tensor, Tensor] | None = None
         if self.steps < 1:
             raise self.too_short(self.batch * self.world * self.length + 1)
 
     def at(self, step: int) -> Batch:
         number, within = divmod(step, self.steps)
-        tokens = self.epoch(number)
-        order = torch.randperm(self.pieces, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + number))
+        order, starts = self._draw(number)
         mine = (within * self.world + self.rank) * self.batch
         pieces = order[mine : mine + self.batch]
-        rows = tokens.ids[pieces.unsqueeze(1) * self.length + torch.arange(self.length + 1)].long()
+        firsts = pieces.unsqueeze(1) * self.length
+        rows = self.epoch(number).ids[firsts + torch.arange(self.length + 1)].long()
         bounds = {i * self.length for i in range(self.batch + 1)}
-        starts = torch.tensor(tokens.starts)
-        for i, piece in enumerate(pieces.tolist()):
-            first = piece * self.length
-            inside = starts[(starts >= first) & (starts < first + self.length)] - first + i * self.length
-            bounds |= set(inside.tolist())
+        inside = torch.searchsorted(starts, torch.cat([firsts, firsts + self.length], 1)).tolist()
+        for i, (a, b) in enumerate(inside):
+            bounds |= set((starts[a:b] - firsts[i] + i * self.length).tolist())
         if len(bounds) == self.batch + 1:  # no document begins inside: plain rows, which every kernel likes best
             return Batch(rows[:, :-1], rows[:, 1:])
         cu_seqlens = torch.tensor(sorted(bounds))
         return Batch(rows[:, :-1].reshape(1, -1), rows[:, 1:].reshape(1, -1), cu_seqlens)
+
+    def _draw(self, number: int) -> tuple[Tensor, Tensor]:
+        """The pieces of an epoch in their order, and where its documents begin: drawn once, not at every step."""
+        if self._drawn is None or self._drawn[0] != number:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+            order = torch.randperm(self.pieces, generator=generator)
+            self._drawn = number, order, torch.tensor(self.epoch(number).starts)
+        return self._drawn[1:]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ __all__ = ["Divergence", "Interrupted", "Outcome", "Trainer"]
 
 CARRIED = "carried.safetensors"
 SAVE_SECONDS = 600.0
-"""A checkpoint is made at least this often, between evaluations too."""
+"""A checkpoint is made at least this often, between evaluations too, where one process trains: clocks differ."""
 
 
 class Divergence(InputError):
@@ -135,6 +136,11 @@ class Trainer:
         """Whether this process is the only one; else all must agree on what they do next."""
         return self.fabric.world_size == 1
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells the data from other data."""
+        return hashlib.sha256(self.data.ids.numpy().data).hexdigest()
+
     def _due(self, before: float) -> bool:
         """Whether to evaluate and save now, after a step that began at the progress `before`."""
         every = self.settings.eval_every
@@ -147,7 +153,9 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
-        torch.manual_seed(settings.seed * 1_000_003 + self.step)  # dropout, too, is a function of the step
+        # Dropout, too, is a function of the step, and of the process: each drops other numbers.
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        torch.manual_seed(settings.seed * 1_000_003 + self.step * world + rank)
         total, tokens = 0.0, 0
         for turn in range(settings.accumulate):
             batch = self.batches.at(self.step * settings.accumulate + turn)
@@ -206,7 +214,7 @@ class Trainer:
             "seconds": self.seconds,
             "settings": self.settings.as_dict(),
             "record": self.record,
-            "data": fingerprint(self.data),
+            "data": self.fingerprint,
             "optimizer": devices.optimizer_state(self.objective, self.optimizers),
         }
 
@@ -227,7 +235,7 @@ class Trainer:
             InputError: it was trained on other data.
         """
         found = checkpoint.read_training(folder)
-        if found["data"] != fingerprint(self.data):
+        if found["data"] != self.fingerprint:
             raise InputError(
                 f"The data is not what {str(folder)!r} was trained on: its texts or tokens have changed. Give the same "
                 "files, or start a new run in another folder."
@@ -246,11 +254,6 @@ class Trainer:
             return carried
         gather: Any = self.fabric.all_gather  # of each tensor (processes, rows, ...)
         return states.map_tensors(lambda t: gather(t).flatten(0, 1), carried)
-
-
-def fingerprint(tokens: Tokens) -> str:
-    """What tells one training text from another."""
-    return hashlib.sha256(tokens.ids.numpy().tobytes()).hexdigest()
 
 
 @contextmanager
