@@ -150,6 +150,11 @@ def test_a_claim_is_run_and_kept(toy, tmp_path):
     (second,) = reproduce([same], seeds=1, workers=1, out=out)
     assert second.rows == finding.rows[::-1]
     assert out.read_text().splitlines() == lines, "nor for another claim that asks for the same"
+    sized = replace(toy, fields={"test_lengths": (6, 12)})
+    first, then = (next(reproduce([sized], seeds=1, workers=1, out=out)) for _ in range(2))
+    assert first == then
+    assert len(out.read_text().splitlines()) == 4, "what JSON made a list of was a tuple"
+    lines = out.read_text().splitlines()
     other = replace(toy, steps=2, trials=toy.trials[:1])
     (third,) = reproduce([other], seeds=1, workers=1, out=out)
     assert third.rows[0][2] != finding.rows[0][2], "runs of other sizes are not taken"

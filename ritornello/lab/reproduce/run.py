@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,4 +99,9 @@ def _todo(missing: list[Record], claim: Claim | MinGRUClaim, results: Sequence[R
 def _is(record: Record, work: Record) -> bool:
     """Whether a record is the outcome of this very work, whichever claim asked for it."""
     compared = {*work, *OPTIONAL} - {"claim", "trial", "loop"}
-    return all(record.get(name) == work.get(name) for name in compared)
+    return all(_plain(record.get(name)) == _plain(work.get(name)) for name in compared)
+
+
+def _plain(value: Any) -> Any:
+    """A value as it comes back from a file: a tuple is a list."""
+    return json.loads(json.dumps(value))
