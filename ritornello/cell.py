@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from ritornello.errors import InputError
 from ritornello.transition import Transition
-from ritornello.typing import Tensor, Tree, accumulation_dtype
+from ritornello.typing import Tensor, Tree, accumulated, accumulation_dtype
 
 __all__ = ["AffineCell", "Cell"]
 
@@ -101,7 +101,7 @@ class AffineCell(Cell):
             )
         query = self.query(u)
         if query is not None:
-            query = pytree.tree_map(lambda x: x.to(accumulation_dtype(x.dtype)), query)
+            query = pytree.tree_map(accumulated, query)
         return self.finish(u, t.wide().read(query, None, h).to(t.lead.dtype))
 
     def initial_state(self, batch: int, like: Tensor) -> Tree:

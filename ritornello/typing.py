@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["FLOATING", "Tensor", "Tree", "accumulation_dtype"]
+__all__ = ["FLOATING", "Tensor", "Tree", "accumulated", "accumulation_dtype"]
 
 Tree: TypeAlias = Any
 """A tensor, or a nest of tuples, lists and dicts of tensors (a pytree)."""
@@ -24,3 +24,8 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     Complex dtypes accumulate in themselves.
     """
     return _WIDE.get(dtype, torch.float32)
+
+
+def accumulated(x: Tensor) -> Tensor:
+    """x in its accumulation dtype; x itself where it is."""
+    return x.to(accumulation_dtype(x.dtype))

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from ritornello.cell import AffineCell
 from ritornello.transition import Diagonal
-from ritornello.typing import Tensor, accumulation_dtype
+from ritornello.typing import Tensor, accumulated
 
 __all__ = ["HGRUCell"]
 
@@ -31,7 +31,7 @@ class HGRUCell(AffineCell):
 
     def transition(self, u: tuple[Tensor, ...]) -> Diagonal:
         gate, candidate, *bound = u
-        gate = gate.to(accumulation_dtype(gate.dtype))
+        gate = accumulated(gate)
         low = bound[0].to(gate.dtype) if bound else self.lower_bound
         forget = low + (1 - low) * torch.sigmoid(gate)
         enter = (1 - low) * torch.sigmoid(-gate)  # 1 − f, without its cancellation

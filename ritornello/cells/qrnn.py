@@ -6,7 +6,7 @@ import torch
 
 from ritornello.cell import AffineCell
 from ritornello.transition import Diagonal
-from ritornello.typing import Tensor, accumulation_dtype
+from ritornello.typing import Tensor, accumulated
 
 __all__ = ["QRNNCell"]
 
@@ -27,7 +27,7 @@ class QRNNCell(AffineCell):
         self.state_shape = (size,)
 
     def transition(self, u: Tensor) -> Diagonal:
-        u = u.to(accumulation_dtype(u.dtype))
+        u = accumulated(u)
         z, f = u[:, :, 0], u[:, :, 1]
         enter = torch.sigmoid(u[:, :, 3]) if u.shape[2] == 4 else torch.sigmoid(-f)
         return Diagonal(torch.sigmoid(f), enter * torch.tanh(z))

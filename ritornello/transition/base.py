@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from ritornello.sequence import Sequence
-from ritornello.typing import Tensor, Tree, accumulation_dtype
+from ritornello.typing import Tensor, Tree, accumulated
 
 __all__ = ["Transition", "prefixes", "whole"]
 
@@ -85,7 +85,7 @@ class Transition(ABC):
     def wide(self) -> Self:
         """The same with every tensor in float32 or wider, for algebra outside an op."""
         changed = {
-            f.name: t.to(accumulation_dtype(t.dtype))
+            f.name: accumulated(t)
             for f in fields(self)  # type: ignore[arg-type]
             if isinstance(t := getattr(self, f.name), torch.Tensor)
         }

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from ritornello.kernels.native._cell import Cell
+from ritornello.typing import accumulation_dtype
 
 _cell = Cell("gru", slots=5)
 
@@ -22,5 +21,5 @@ def backward(grads, trace, needs, u, weight, bias, state, cu_seqlens):
     du, dweight, (dstate,), dproduct = _cell.backward(grads, trace, u, weight, (state,), cu_seqlens, product=True)
     dbias = None
     if needs[2] and dproduct is not None:
-        dbias = dproduct.sum((0, 1), dtype=torch.promote_types(u.dtype, torch.float32))
+        dbias = dproduct.sum((0, 1), dtype=accumulation_dtype(u.dtype))
     return du, dweight, dbias, dstate, None

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from ritornello.typing import Tensor
+from ritornello.typing import Tensor, accumulated
 
 __all__ = ["expand_heads", "loop"]
 
@@ -41,16 +41,12 @@ def loop(
 
 def _run(step, inputs, state):
     length = next(x for x in inputs if x is not None).shape[1]
-    columns = [[None] * length if x is None else x.to(_wide(x)).unbind(1) for x in inputs]
+    columns = [[None] * length if x is None else accumulated(x).unbind(1) for x in inputs]
     outputs = []
     for now in zip(*columns, strict=True):
         output, state = step(*now, *state)
         outputs.append(output)
     return outputs, state
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
 
 
 def expand_heads(x: Tensor, heads: int) -> Tensor:

@@ -6,10 +6,11 @@ import torch
 from torch.nn.functional import silu
 
 from ritornello.kernels.reference._loop import loop
+from ritornello.typing import accumulation_dtype
 
 
 def forward(x, weight, bias, state, cu_seqlens, activation, save):
-    wide = torch.promote_types(x.dtype, torch.float32)
+    wide = accumulation_dtype(x.dtype)
     taps = weight.to(wide)
 
     def step(x, window):

@@ -17,12 +17,7 @@ import torch
 
 from ritornello.typing import Tensor
 
-__all__ = ["Windowed", "accumulated", "recomputed"]
-
-
-def accumulated(x: Tensor) -> Tensor:
-    """bf16 and fp16 in float32; the rest as it is."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+__all__ = ["Windowed", "recomputed"]
 
 
 def recomputed(

@@ -9,8 +9,7 @@ import math
 
 import torch
 
-from ritornello.kernels.torch._window import accumulated
-from ritornello.typing import Tensor
+from ritornello.typing import Tensor, accumulated
 
 
 def forward(a, b, state, cu_seqlens, save):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import silu
 
-from ritornello.kernels.torch._window import accumulated, recomputed
-from ritornello.typing import Tensor
+from ritornello.kernels.torch._window import recomputed
+from ritornello.typing import Tensor, accumulated
 
 
 def _conv(x, weight, bias, state, cu_seqlens, activation):

@@ -13,8 +13,9 @@ import torch
 
 from ritornello.kernels.torch import dplr
 from ritornello.kernels.torch._chunk import UnitLowerInverse, carry, chunked, expand_heads, scalar_decays, unchunked
-from ritornello.kernels.torch._window import Windowed, accumulated
+from ritornello.kernels.torch._window import Windowed
 from ritornello.kernels.torch.linear_attention import window_steps
+from ritornello.typing import accumulated
 
 CHUNK = 64
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.torch._scan import blocked_scan, scan_gradients
-from ritornello.kernels.torch._window import accumulated
-from ritornello.typing import Tensor
+from ritornello.typing import Tensor, accumulated, accumulation_dtype
 
 
 def forward(a, b, state, cu_seqlens, save):
@@ -29,7 +28,7 @@ def forward(a, b, state, cu_seqlens, save):
 
 
 def trace_size(a, b, state, cu_seqlens):
-    return b.numel() * torch.promote_types(b.dtype, torch.float32).itemsize
+    return b.numel() * accumulation_dtype(b.dtype).itemsize
 
 
 def backward(grads, trace, needs, a, b, state, cu_seqlens):

@@ -20,9 +20,9 @@ from ritornello.kernels.torch._chunk import (
     unchunked,
     vector_decays,
 )
-from ritornello.kernels.torch._window import Windowed, accumulated
+from ritornello.kernels.torch._window import Windowed
 from ritornello.kernels.torch.linear_attention import VECTOR_CHUNK, window_steps
-from ritornello.typing import Tensor
+from ritornello.typing import Tensor, accumulated
 
 
 def transform(q, k, v, a, b, log_decay, decay, state, scale):

@@ -6,8 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ritornello.kernels.torch import diagonal_scan
-from ritornello.kernels.torch._window import accumulated
-from ritornello.typing import Tensor
+from ritornello.typing import Tensor, accumulated
 
 
 def forward(gate, value, state, cu_seqlens, activation, save):

@@ -20,8 +20,8 @@ from ritornello.kernels.torch._chunk import (
     unchunked,
     vector_decays,
 )
-from ritornello.kernels.torch._window import Windowed, accumulated
-from ritornello.typing import Tensor
+from ritornello.kernels.torch._window import Windowed
+from ritornello.typing import Tensor, accumulated
 
 SCALAR_CHUNK, VECTOR_CHUNK = 64, 16
 

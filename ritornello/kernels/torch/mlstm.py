@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import logsigmoid, pad
 
-from ritornello.kernels.torch._window import Windowed, accumulated
+from ritornello.kernels.torch._window import Windowed
 from ritornello.kernels.torch.linear_attention import attend
+from ritornello.typing import accumulated
 
 
 def _window(q, k, v, i, f, C, n, m, scale, eps):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ritornello.kernels.torch._scan import Scan
-from ritornello.kernels.torch._window import Windowed, accumulated
+from ritornello.kernels.torch._window import Windowed
+from ritornello.typing import accumulated
 
 
 def _window(x, delta, A, B, C, D, state, signed):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from ritornello.kernels.torch._scan import Scan
-from ritornello.kernels.torch._window import Windowed, accumulated
-from ritornello.typing import Tensor
+from ritornello.kernels.torch._window import Windowed
+from ritornello.typing import Tensor, accumulated
 
 
 def _window(logits, values, log_decay, bonus, m, numerator, denominator):

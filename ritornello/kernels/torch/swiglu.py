@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from ritornello.kernels.torch._window import accumulated, recomputed
+from ritornello.kernels.torch._window import recomputed
+from ritornello.typing import accumulated
 
 
 def _swiglu(gate, up):
