@@ -60,7 +60,7 @@ class Architecture:
 
     def _recognises(self, config: Mapping[str, Any]) -> bool:
         kind = config.get("model_type")
-        return kind == self.name or (kind is None and self.model in (config.get("architectures") or ()))
+        return kind == self.name or (kind is None and config.get("architectures") == [self.model])
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -97,8 +97,9 @@ class Architecture:
                 return made, LanguageModel(made)
         except CheckpointError as error:
             raise CheckpointError(f"{str(folder / CONFIG)!r}: {error}") from None
-        except (InputError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{str(folder / CONFIG)!r} describes no model that can be built: {error}") from error
+        except (InputError, TypeError, AttributeError, RuntimeError) as error:
+            why = str(error).partition("\n")[0]  # PyTorch tells its own stack below
+            raise CheckpointError(f"{str(folder / CONFIG)!r} describes no model that can be built: {why}") from error
 
     def _matched(self, shell: LanguageModel, headers: Mapping[str, Header], folder: Path) -> list[Row]:
         """The rows of the model, after its tensors were compared with what the files hold."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,16 +94,29 @@ def recognise(folder: Path) -> tuple[Format, dict[str, Any]]:
                 "read: save the model as safetensors."
             ) from None
         raise CheckpointError(f"{str(folder)!r} has no {CONFIG}. Give a folder that rt.save wrote.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{str(path)!r} is no JSON ({error}). Save the model again.") from None
+    except OSError as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}.") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{str(path)!r} is no JSON object but a {type(config).__name__}. Save the model again.")
+    for name in _not_numbers(config):
+        raise CheckpointError(f"{str(path)!r} has {name} = NaN, which is no number. Save the model again.")
     for format in _formats.values():
         if format.recognises(config):
             return format, config
     kind = config.get("model_type") or config.get("format") or config.get("architectures")
     told = f"is of kind {kind!r}, which nothing here reads" if kind else "tells no model_type"
     raise CheckpointError(f"{str(path)!r} {told}. There are: {', '.join(_formats)}.")
+
+
+def _not_numbers(value: Any, name: str = "") -> Iterator[str]:
+    """Where a NaN stands."""
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_numbers(inner, f"{name}.{key}" if name else str(key))
+    elif value != value:
+        yield name
 
 
 def _floats(value: dict[str, Any]) -> Any:

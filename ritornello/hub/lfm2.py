@@ -27,7 +27,10 @@ def _hidden(config: Mapping[str, Any]) -> int:
 
 def _tied(config: Mapping[str, Any]) -> bool:
     """The older name counts where both are told."""
-    return config.get("tie_embedding", config.get("tie_word_embeddings", True))
+    told = config.get("tie_embedding", config.get("tie_word_embeddings", True))
+    if not isinstance(told, bool):
+        raise ValueError(f"{told!r}; wanted true or false")
+    return told
 
 
 def _types(config: Mapping[str, Any]) -> Sequence[str]:

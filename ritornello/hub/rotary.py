@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from math import log
+from math import inf, log
 from typing import Any
 
 from ritornello.hub.settings import NOTHING, Rule, look_up
@@ -17,8 +17,19 @@ NAME = "rope_parameters.partial_rotary_factor"
 
 def base_of(config: Mapping[str, Any], default: float) -> Any:
     """The base of the rotation: beside what else is told of it, or at the top as before transformers 5."""
+    told = _told(config)
+    base = told["rope_theta"] if "rope_theta" in told else config.get("rope_theta", default)
+    if base is not None and (isinstance(base, bool) or not isinstance(base, (int, float)) or not 0 < base < inf):
+        raise ValueError(f"rope_theta = {base!r}; wanted a positive number")
+    return base
+
+
+def _told(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``rope_parameters``, or ``rope_scaling`` as it was before transformers 5."""
     told = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return told["rope_theta"] if "rope_theta" in told else config.get("rope_theta", default)
+    if not isinstance(told, Mapping):
+        raise ValueError(f"rope_parameters = {told!r}; wanted an object")
+    return told
 
 
 def rope_base(default: float) -> Rule:
@@ -69,8 +80,7 @@ SETTING = "attention.rope_scaling"
 
 
 def _scaling(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of ``rope_parameters``, or of ``rope_scaling`` as it was before transformers 5."""
-    told = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    told = _told(config)
     kind = told.get("rope_type") or told.get("type") or "default"
     if kind not in TYPES:
         raise ValueError(f"rope_type = {kind!r}; there are {', '.join(TYPES)}")

@@ -169,6 +169,9 @@ class Settings:
             if key.default is MISSING:
                 raise CheckpointError(f"The config lacks {key.name!r}. Copy the whole config.json.")
             return key.default
+        if isinstance(value, bool) != isinstance(key.default, bool):
+            wanted = "true or false" if isinstance(key.default, bool) else "what is no truth value"
+            raise CheckpointError(f"The config has {key.name} = {value!r}; wanted {wanted}.")
         try:
             return key.read(value)
         except (ValueError, TypeError, KeyError) as error:
@@ -180,7 +183,8 @@ class Settings:
         try:
             return rule.read(config)
         except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"The config says nothing usable of {rule.name or rule.ours} ({error}).") from None
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise CheckpointError(f"The config says nothing usable of {rule.name or rule.ours} ({reason}).") from None
 
     @staticmethod
     def _compare(same: Same, config: Mapping[str, Any], ours: Mapping[str, Any]) -> None:

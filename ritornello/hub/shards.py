@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -53,6 +54,11 @@ class Shards:
         for path in _files_of(folder):
             with _opened(path) as file:
                 for name in file.keys():  # noqa: SIM118
+                    if name in self.headers:
+                        raise CheckpointError(
+                            f"{name} is in {str(self.headers[name].file)!r} and in {path.name!r}, and nothing tells "
+                            "which is meant. Copy the checkpoint again."
+                        )
                     part = file.get_slice(name)
                     self.headers[name] = Header(path, tuple(part.get_shape()), part.get_dtype())
 
@@ -78,13 +84,23 @@ def _files_of(folder: Path) -> Iterator[Path]:
         yield folder / WEIGHTS
         return
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        text = index.read_text(encoding="utf-8")
+        names = sorted(set(json.loads(text, object_pairs_hook=_once)["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{str(index)!r} is no index of weights ({error}). Copy the checkpoint again.") from None
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:  # an index may not lead out of its folder
             raise CheckpointError(f"{str(index)!r} names {name!r}, which is no file beside it. Copy it again.")
         yield folder / name
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON without the same name twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"{twice} is there twice")
+    return found
 
 
 def _opened(path: Path) -> safetensors.safe_open:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any, TypeAlias
 
 from ritornello.errors import InputError, nearest
@@ -140,7 +141,10 @@ class ModelConfig:
             find(name)
         if not 0 <= self.dropout < 1:
             raise InputError(f"`dropout` is {self.dropout}; wanted a share from 0 to below 1.")
-        if self.logits_soft_cap is not None and self.logits_soft_cap <= 0:
+        number = isinstance(self.norm_eps, (int, float)) and not isinstance(self.norm_eps, bool)
+        if not number or not 0 < self.norm_eps < inf:
+            raise InputError(f"`norm_eps` is {self.norm_eps!r}; wanted a small positive number.")
+        if self.logits_soft_cap is not None and not self.logits_soft_cap > 0:
             raise InputError(f"`logits_soft_cap` is {self.logits_soft_cap}; wanted a positive bound, or None.")
 
     def halved(self, i: int) -> ModelConfig:
