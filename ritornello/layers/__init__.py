@@ -1,4 +1,4 @@
-"""Layers: what mixes a sequence, one file each. `catalogue()` lists them by name."""
+"""Layers: what mixes a sequence, one file each. `catalogue()` lists them by name: all that are imported here."""
 
 from __future__ import annotations
 
@@ -67,70 +67,7 @@ from ritornello.layers.tcnca import TCNCA
 from ritornello.layers.ugrnn import UGRNN
 from ritornello.layers.wave_rnn import WaveRNN
 
-for _layer in (
-    Aaren,
-    Attention,
-    Based,
-    Bilinear,
-    BlockLRNN,
-    DeltaNet,
-    DeltaProduct,
-    Elman,
-    EMA,
-    FastWeights,
-    ForgettingAttention,
-    FPRNN,
-    GatedDeltaNet,
-    GatedMLP,
-    GLA,
-    GRU,
-    HGRN,
-    HGRN2,
-    ImplicitSSM,
-    IndRNN,
-    KDA,
-    LightNet,
-    LinearAttention,
-    LMU,
-    LogLinear,
-    LRU,
-    LSSL,
-    LSTM,
-    M2RNN,
-    Mamba,
-    Mamba2,
-    Mega,
-    MGU,
-    MinGRU,
-    MinLSTM,
-    MLP,
-    MLSTM,
-    MoE,
-    MoM,
-    ParaGRU,
-    ParaLSTM,
-    PeepholeLSTM,
-    QRNN,
-    ReLiT,
-    Retention,
-    RGLRU,
-    RWKV4,
-    RWKV4ChannelMix,
-    RWKV5,
-    RWKV6,
-    RWKV6ChannelMix,
-    RWKV7,
-    RWKV7ChannelMix,
-    S4,
-    S4D,
-    S5,
-    ShortConv,
-    SLSTM,
-    SRU,
-    TCNCA,
-    UGRNN,
-    WaveRNN,
-):
+for _layer in [v for v in globals().values() if isinstance(v, type) and issubclass(v, Layer) and v is not Layer]:
     register(_layer.kind, _layer)
 
 __all__ = [

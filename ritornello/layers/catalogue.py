@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from ritornello.errors import InputError, nearest
@@ -49,8 +50,6 @@ def build(name: str, width: int, **options: Any) -> Layer:
     try:
         return cls(width, **options)
     except TypeError as error:
-        import inspect
-
         known = [p for p in inspect.signature(cls).parameters if p not in ("width", "base")] + ["direction"]
         unknown = sorted(set(options) - set(known))
         if not unknown:
