@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
-from ritornello.layers.parts.rwkv import Place, ramp, shift_leaf
+from ritornello.layers.parts.place import Place
+from ritornello.layers.parts.rwkv import ramp, shift_leaf
 from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 from ritornello.transition import Softmax
 

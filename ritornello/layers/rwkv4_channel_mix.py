@@ -9,7 +9,8 @@ from torch import nn
 
 from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.activations import relu_squared
-from ritornello.layers.parts.rwkv import Place, shift_leaf
+from ritornello.layers.parts.place import Place
+from ritornello.layers.parts.rwkv import shift_leaf
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
 
 __all__ = ["RWKV4ChannelMix"]

@@ -9,9 +9,9 @@ from torch import nn
 
 from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.heads import Heads
+from ritornello.layers.parts.place import Place
 from ritornello.layers.parts.rwkv import (
     HeadNorm,
-    Place,
     decay_speeds,
     draw_projections,
     present_bonus,

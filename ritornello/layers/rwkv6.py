@@ -10,9 +10,9 @@ from torch import nn
 from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.low_rank import LowRankProjection
+from ritornello.layers.parts.place import Place
 from ritornello.layers.parts.rwkv import (
     HeadNorm,
-    Place,
     decay_speeds,
     draw_projections,
     present_bonus,

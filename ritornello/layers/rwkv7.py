@@ -12,7 +12,8 @@ from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.low_rank import LowRankProjection
 from ritornello.layers.parts.norm import l2_normalize
-from ritornello.layers.parts.rwkv import HeadNorm, Place, orthogonal_, ramp, shift_leaf, shifted
+from ritornello.layers.parts.place import Place
+from ritornello.layers.parts.rwkv import HeadNorm, orthogonal_, ramp, shift_leaf, shifted
 from ritornello.layers.parts.sizes import multiple
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
 from ritornello.transition import LowRank

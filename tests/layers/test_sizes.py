@@ -19,6 +19,12 @@ SIZES = [
 ]
 
 
+@pytest.mark.parametrize("place", [0, (1,), (2, 2), (-1, 3)])
+def test_no_place_is_refused(place: object) -> None:
+    with pytest.raises(InputError, match=r"`place` of hgrn is .* wanted"):
+        build("hgrn", 16, place=place)
+
+
 @pytest.mark.parametrize(("name", "option"), SIZES)
 def test_no_size_is_refused(name: str, option: str) -> None:
     """Nor is zero taken for a default: that is None."""

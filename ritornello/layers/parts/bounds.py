@@ -9,7 +9,7 @@ from torch import nn
 
 from ritornello.errors import InputError
 from ritornello.layers.base import Call
-from ritornello.layers.parts.rwkv import Place
+from ritornello.layers.parts.place import Place
 from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["LowerBound"]

@@ -8,13 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ritornello.errors import InputError
 from ritornello.layers.base import Call, Leaf
+from ritornello.layers.parts.place import Place
 from ritornello.typing import Tensor
 
 __all__ = [
     "HeadNorm",
-    "Place",
     "decay_speeds",
     "draw_projections",
     "orthogonal_",
@@ -52,36 +51,6 @@ class HeadNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0] // self.size}, {self.size}, eps={self.eps}"
-
-
-class Place:
-    """Which layer this is, of how many: the authors let the first values change with the depth.
-
-    Args:
-        kind: of the layer, for messages.
-        place: (i, n), the i-th of n layers of its kind, 0 ≤ i < n.
-    """
-
-    def __init__(self, kind: str, place: tuple[int, int]):
-        self.index, self.count = place
-        if not 0 <= self.index < self.count:
-            raise InputError(
-                f"`place` of {kind} is {tuple(place)}; wanted (i, n) with 0 ≤ i < n: the i-th of n layers."
-            )
-
-    @property
-    def rising(self) -> float:
-        """From 0 at the first layer to 1 at the last."""
-        return self.index / max(self.count - 1, 1)
-
-    @property
-    def falling(self) -> float:
-        """From 1 at the first layer to 1 / n at the last."""
-        return 1 - self.index / self.count
-
-    def mix(self, width: int, power: float) -> Tensor:
-        """The share of the past in each channel, 1 − (c / width)^power: later channels look less far back."""
-        return 1 - (torch.arange(width) / width) ** power
 
 
 def ramp(size: int) -> Tensor:
