@@ -33,6 +33,7 @@ __all__ = [
     "detach",
     "fork",
     "load",
+    "load_with_extra",
     "map_tensors",
     "nbytes",
     "rows",
@@ -49,7 +50,8 @@ class State:
     Args:
         kind: the layer's name.
         version: an integer of that layer's layout of its state.
-        spec: the sizes that must match for the state to be taken, e.g. ``{"heads": 4, "key_size": 64}``.
+        spec: the sizes that must match for the state to be taken, e.g. ``{"heads": 4, "key_size": 64}``; values of
+            JSON, as a file keeps them.
         leaves: named tensors, batch first, always real; or States.
     """
 
@@ -103,8 +105,14 @@ pytree.register_pytree_node(
 
 
 def map_tensors(function: Callable[..., Tensor], state: State, *others: State) -> State:
-    """A state of the same make whose tensors are `function` of those of `state` (and of `others`, leaf by leaf)."""
+    """A state of the same make whose tensors are `function` of those of `state` (and of `others`, leaf by leaf).
+
+    Raises:
+        StateError: one of the others, or a State within it, is of another make.
+    """
     _demand(state)
+    for other in others:
+        check(other, state.kind, state.version, state.spec)
     leaves = {}
     for name, leaf in state.leaves.items():
         theirs: list[Any] = [other.leaves[name] for other in others]
@@ -140,13 +148,12 @@ def to(state: State, target: torch.device | str | torch.dtype) -> State:
 
 
 def rows(state: State, index: int | slice | Sequence[int] | Tensor) -> State:
-    """The chosen rows of the batch, in the order of `index`."""
-    if isinstance(index, int):
-        index = [index]
-    if not isinstance(index, (slice, Tensor)):
-        index = torch.as_tensor(list(index), dtype=torch.long)
+    """The chosen rows of the batch, in the order of `index`; a slice of them is a view of the same memory."""
+    chosen = index if isinstance(index, (slice, Tensor)) else torch.as_tensor(index, dtype=torch.long)
+    if isinstance(chosen, Tensor):
+        chosen = chosen.reshape(-1)  # one row is a batch as well
     try:
-        return map_tensors(lambda t: t[index.to(t.device) if isinstance(index, Tensor) else index], state)
+        return map_tensors(lambda t: t[chosen.to(t.device) if isinstance(chosen, Tensor) else chosen], state)
     except IndexError:
         raise StateError(f"`index` is {index}, but the state has {state.batch} rows. Choose among those.") from None
 
@@ -155,10 +162,6 @@ def concat(states: Sequence[State]) -> State:
     """One state with the rows of all, in order. Caches of different length are padded at the end to the longest."""
     if not states:
         raise StateError("concat was given no states; wanted at least one.")
-    first = states[0]
-    _demand(first)
-    for other in states[1:]:
-        check(other, first.kind, first.version, first.spec)
 
     def join(*parts: Tensor) -> Tensor:
         longest = [max(sizes) for sizes in zip(*(p.shape[1:] for p in parts), strict=True)]
@@ -256,7 +259,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> State:
 
 
 def load_with_extra(path: str | Path, device: torch.device | str = "cpu") -> tuple[State, Any]:
-    """Read a state and the `extra` that was saved beside it."""
+    """Read a state and the `extra` that was saved beside it; raises as `load` does."""
     if not Path(path).is_file():
         raise CheckpointError(f"There is no file {str(path)!r} to read a state from. Check the path.")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch.utils import _pytree as pytree
@@ -62,6 +63,8 @@ def test_fork_rows_and_concat():
     assert rt.state.fork(state)["cache"].data_ptr() != state["cache"].data_ptr()
     assert equal(rt.state.concat([rt.state.rows(state, 0), rt.state.rows(state, [1, 2])]), state)
     assert torch.equal(rt.state.rows(state, torch.tensor([2, 0]))["block"]["n"], torch.tensor([2, 0]))
+    for one in (1, torch.tensor(1), np.int64(1), slice(1, 2)):
+        assert equal(rt.state.rows(state, one), rt.state.rows(state, [1]))
     joined = rt.state.concat([state, some(1, 7)])
     assert joined["cache"].shape == (4, 7) and not joined["cache"][0, 4:].any()
 
@@ -99,6 +102,10 @@ def test_other_refusals():
         rt.state.rows(some(), 3)
     with pytest.raises(StateError, match="at least one"):
         rt.state.concat([])
+    other = some()
+    other.leaves["block"].spec["heads"] = 4
+    with pytest.raises(StateError, match="heads=4; this layer has heads=2"):  # else padded as if it were a cache
+        rt.state.concat([some(), other])
     with pytest.raises(StateError, match="1 or more"):
         rt.state.fork(some(), 0)
 
