@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -94,7 +95,8 @@ class Newton(Method):
         if torch.compiler.is_compiling():
             # What it does next hangs on numbers: traced, it takes minutes and falls into dozens of graphs.
             reason = "Newton's method runs outside of the graph; rt.Compiled() compiles a cell's steps."
-            return torch.compiler.disable(self._solve_eagerly, reason=reason)(cell, u, state, cu_seqlens)
+            eagerly: Any = torch.compiler.disable(self._solve_eagerly, reason=reason)
+            return eagerly(cell, u, state, cu_seqlens)
         return self._solve_eagerly(cell, u, state, cu_seqlens)
 
     def _solve_eagerly(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None) -> Solution:
