@@ -8,7 +8,8 @@ import os
 import pytest
 
 from ritornello import _files, tasks
-from ritornello.errors import InputError
+from ritornello.cli import main
+from ritornello.errors import CheckpointError, InputError
 from ritornello.lab.compare import Folder, Plan
 from ritornello.lab.compare.store import Store
 from tests.lab.comparisons import Echo
@@ -60,6 +61,22 @@ def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
     store.append({"n": 3})
     assert store.read() == [{"n": 1}, {"n": 3}], "what was begun is cut off"
+
+
+@pytest.mark.parametrize("line", [b"hello", b"[1]", b'{"n": 1,}', b"\xff"])
+def test_a_line_that_is_no_record_is_told(tmp_path, line):
+    store = Store(tmp_path / "notes.txt")
+    store.append({"n": 1})
+    store.path.write_bytes(store.path.read_bytes() + line + b"\n")
+    with pytest.raises(CheckpointError, match=r"notes\.txt', line 2, is no record"):
+        store.read()
+
+
+def test_a_file_for_claims_is_tried_before_the_first_run(tmp_path, capsys):
+    assert main(["reproduce", "lower_bounds", "--out", str(tmp_path)]) == 2
+    assert "Is a directory" in capsys.readouterr().err
+    Store(tmp_path / "new" / "claims.jsonl").prepare()
+    assert Store(tmp_path / "new" / "claims.jsonl").read() == []
 
 
 @pytest.mark.parametrize("named", [None, "x.part"])

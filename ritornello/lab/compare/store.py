@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ritornello.errors import CheckpointError
 
 __all__ = ["Store"]
 
@@ -24,10 +27,31 @@ class Store:
         self.path = path
 
     def read(self) -> list[Record]:
-        """All whole lines, in the order in which they were written."""
+        """All whole lines, in the order in which they were written.
+
+        Raises:
+            CheckpointError: a line is no record; the file is another one, or it was damaged.
+        """
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_bytes().split(b"\n")[:-1] if line]
+        lines = enumerate(self.path.read_bytes().split(b"\n")[:-1], 1)
+        return [self._record(number, line) for number, line in lines if line]
+
+    def _record(self, number: int, line: bytes) -> Record:
+        with suppress(ValueError):
+            if isinstance(record := json.loads(line), dict):
+                return record
+        raise CheckpointError(
+            f"{str(self.path)!r}, line {number}, is no record of a run: {line[:40].decode(errors='replace')!r}. Remove "
+            "the line, and what it held is done again; or give another --out."
+        )
+
+    def prepare(self) -> None:
+        """Make sure that there is such a file and that it can be written, before hours have gone into what it is to
+        hold."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab"):
+            pass
 
     def append(self, record: Record) -> None:
         line = json.dumps(record, allow_nan=True).encode() + b"\n"

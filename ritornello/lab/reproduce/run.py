@@ -69,6 +69,8 @@ def reproduce(
     """
     store = Store(Path(out)) if out is not None else None
     kept = store.read() if store is not None else []
+    if store is not None:
+        store.prepare()
     workers = workers or default_workers()
     with Pool(perform, workers, threads=1) as pool:  # small models: two threads wait for each other
         for claim in claims:
