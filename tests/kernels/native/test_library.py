@@ -13,9 +13,15 @@ from ritornello import ops
 from ritornello.errors import BackendError, InputError
 from ritornello.kernels import registry
 from ritornello.kernels.native import SPECIFICATIONS, _library
+from ritornello.kernels.native.build import compiler
 from ritornello.kernels.registry import backend
 
 built = pytest.mark.skipif(not _library.available(), reason="the native library is not built")
+
+
+def test_it_is_built_where_there_is_a_compiler():
+    """Without it the tests of the native kernels are skipped, all of them."""
+    assert _library.available() or compiler() is None, _library.REBUILD
 
 
 def python(program: str, **environment: str) -> subprocess.CompletedProcess:
