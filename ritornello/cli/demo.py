@@ -20,6 +20,7 @@ import torch
 
 from ritornello.errors import InputError
 from ritornello.models import ByteTokenizer, LanguageModel, ModelConfig
+from ritornello.models.backbone import describe
 from ritornello.tasks import text_files
 from ritornello.tasks.text_files import Document
 from ritornello.train import Settings, Tokens, Trainer, bits_per_byte, latest
@@ -60,13 +61,8 @@ TOKENS = 300
 def add_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--minutes", type=float, default=MINUTES, metavar="X", help=f"of training ({MINUTES:g})")
     options.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights and the data (0)")
-    options.add_argument(
-        "--out",
-        type=Path,
-        default=Path("ritornello-demo"),
-        metavar="DIR",
-        help="the folder of the run (ritornello-demo)",
-    )
+    folder = Path("ritornello-demo")
+    options.add_argument("--out", type=Path, default=folder, metavar="DIR", help=f"the folder of the run ({folder})")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -81,7 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
     tokens = Tokens.of(training, ByteTokenizer()), Tokens.of(heldout, ByteTokenizer())
     torch.manual_seed(settings.seed)
     model = LanguageModel(MODEL)
-    print(f"{' '.join(_names())}, width {MODEL.width}: {model.parameter_count:,} parameters", flush=True)
+    names = " ".join(map(describe, MODEL.entries()))
+    print(f"{names}, width {MODEL.width}: {model.parameter_count:,} parameters", flush=True)
     trainer = Trainer(model, tokens[0], _glance(heldout), settings, out, record={"demo": True})
     outcome = trainer.run()
     score = bits_per_byte(model, tokens[1])
@@ -115,12 +112,6 @@ def _glance(heldout: list[Document]) -> Tokens:
     return Tokens.of(chosen, ByteTokenizer())
 
 
-def _names() -> list[str]:
-    return [
-        entry if isinstance(entry, str) else entry[0] for entry in MODEL.entries() if isinstance(entry, str | tuple)
-    ]
-
-
 def _compare(score: float, name: str, heldout: list[Document]) -> None:
     """The model beside what compressors need for the same files, one by one."""
     total = sum(len(d.text) for d in heldout)
@@ -145,18 +136,8 @@ def _stream(model: LanguageModel, out: Path) -> None:
         print(text, end="", flush=True)
     state = out / "state.safetensors"
     stream.save(state)
-    command = [
-        "generate",
-        str(out),
-        "--state-in",
-        str(state),
-        "--tokens",
-        str(TOKENS),
-        "--temperature",
-        "0.7",
-        "--seed",
-        "2",
-    ]
+    options = f"--tokens {TOKENS} --temperature 0.7 --seed 2".split()
+    command = ["generate", str(out), "--state-in", str(state), *options]
     print(f"\n\na new process goes on from the state, {state.stat().st_size:,} bytes, and reads nothing again:")
     print(f"$ ritornello {' '.join(command)}", flush=True)
     subprocess.run([sys.executable, "-m", "ritornello", *command], check=True)

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from ritornello import hub
+from ritornello.cli.reading import lead, load_model
 from ritornello.errors import InputError
-from ritornello.models import ByteTokenizer, LanguageModel, load_stream
+from ritornello.models import LanguageModel, load_stream
 from ritornello.state import State
-from ritornello.train import boundary, model_folder
 
 NAME = "generate"
 HELP = "Stream text from a trained model."
@@ -39,8 +38,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    folder = model_folder(arguments.model)
-    model = hub.load(folder if folder.is_dir() else arguments.model)
+    model = load_model(arguments.model)
     generator = torch.Generator()
     generator.manual_seed(arguments.seed) if arguments.seed is not None else generator.seed()
     ids, state = _beginning(model, arguments)
@@ -66,10 +64,7 @@ def _beginning(model: LanguageModel, arguments: argparse.Namespace) -> tuple[tor
     if model.tokens is None:
         raise InputError(f"{arguments.model!r} has no tokenizer, so its ids are no text. Use model.stream in Python.")
     prompt = model.tokens.encode(os.fsencode(arguments.prompt))  # the bytes that were typed, be they UTF-8 or not
-    state = None
-    if arguments.state_in is not None:
-        unread, state = load_stream(arguments.state_in)
-        prompt = unread[0].tolist() + prompt
-    elif isinstance(model.tokens, ByteTokenizer) or model.config.vocab_size == model.tokens.vocab_size + 1:
-        prompt = [boundary(model.tokens), *prompt]  # only a model trained here knows the boundary
-    return torch.tensor([prompt], dtype=torch.long), state
+    if arguments.state_in is None:
+        return torch.tensor([lead(model) + prompt], dtype=torch.long), None
+    unread, state = load_stream(arguments.state_in)
+    return torch.tensor([unread[0].tolist() + prompt], dtype=torch.long), state

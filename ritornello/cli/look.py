@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ritornello import hub
+from ritornello.cli.reading import lead, load_model
 from ritornello.errors import CheckpointError, InputError, nearest
-from ritornello.models import ByteTokenizer, LanguageModel
-from ritornello.train import boundary, model_folder
+from ritornello.models import LanguageModel
 
 if TYPE_CHECKING:
     from ritornello.lab.look import Look, View
@@ -50,8 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         if name not in WHAT:
             raise InputError(f"`--what` holds {name!r}. {nearest(name, WHAT)}")
     text = _text(arguments)
-    folder = model_folder(arguments.model)
-    model = hub.load(folder if folder.is_dir() else arguments.model)
+    model = load_model(arguments.model)
     ids = _ids(model, text, arguments.model)
     found = look(model, ids, arguments.layer, pieces=_pieces(model, ids))
     _refuse_nothing(found, [name for name in what if name != "surprise"])
@@ -70,13 +68,10 @@ def _text(arguments: argparse.Namespace) -> bytes:
 
 
 def _ids(model: LanguageModel, text: bytes, name: str) -> torch.Tensor:
-    """(1, T), led by the boundary between documents where the model was trained here and knows it."""
+    """(1, T), with what leads a text."""
     if model.tokens is None:
         raise InputError(f"{name!r} has no tokenizer, so it reads no text. Use ritornello.lab.look.look with ids.")
-    ids = model.tokens.encode(text)
-    if isinstance(model.tokens, ByteTokenizer) or model.config.vocab_size == model.tokens.vocab_size + 1:
-        ids = [boundary(model.tokens), *ids]
-    return torch.tensor([ids], dtype=torch.long)
+    return torch.tensor([lead(model) + model.tokens.encode(text)], dtype=torch.long)
 
 
 def _pieces(model: LanguageModel, ids: torch.Tensor) -> list[str]:
