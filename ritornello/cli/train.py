@@ -138,7 +138,7 @@ def _settings(given: dict[str, Any], found: Any, out: Path) -> tuple[Settings, d
     values = {name: given[name] for name in Settings.names() if name in given}
     if found is not None:
         training = found[1]
-        record = training["record"] if isinstance(training["record"], dict) else {}
+        record = {"heldout": None} | (training["record"] if isinstance(training["record"], dict) else {})
         if "data" not in given and "data" not in record:
             raise InputError(f"The run in {str(out)!r} does not say what it was trained on. Give --data.")
         record = record | ({"data": _absolute(given["data"])} if "data" in given else {})

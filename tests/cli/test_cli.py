@@ -15,6 +15,8 @@ from ritornello.cli import main
 from ritornello.layers import catalogue
 from ritornello.models import LanguageModel, ModelConfig
 from ritornello.models.pattern import parse_pattern
+from ritornello.tasks import text_files
+from ritornello.train import Settings, Tokens, Trainer
 
 SMALL = ["--layer", "min_gru", "--width", "16", "--depth", "1", "--batch", "2", "--length", "16", "--seed", "3"]
 
@@ -73,6 +75,16 @@ def test_train_generate_and_go_on(text, tmp_path, capsys):
     assert "truncated or tampered" in refused(capsys, "train", "--out", out, "--resume")
 
 
+def test_a_run_made_in_python_goes_on_with_its_data(saved, text, tmp_path, capsys):
+    out, model = tmp_path / "run", hub.load(saved)
+    training, heldout = text_files.split(text_files.read([str(text)]), 0.05)
+    data = [Tokens.of(part, model.tokens) for part in (training, heldout)]
+    Trainer(model, *data, Settings(steps=2, batch=2, length=16), out, show=False).run()
+    assert "does not say what it was trained on" in refused(capsys, "train", "--out", out, "--resume")
+    assert main(["train", "--out", str(out), "--resume", "--steps", "3", "--data", str(text)]) == 0
+    assert "after 3 steps" in capsys.readouterr().out
+
+
 def test_a_tokenizer_file(text, tmp_path, capsys):
     tokenizers = pytest.importorskip("tokenizers")
     made = tokenizers.Tokenizer(tokenizers.models.BPE(byte_fallback=False))
@@ -129,10 +141,9 @@ def test_mistakes_of_generating(saved, tmp_path, capsys):
     assert "no folder" in refused(capsys, "generate", tmp_path / "missing")
     assert "temperature" in refused(capsys, "generate", saved, "--temperature", -1)
     assert "no file" in refused(capsys, "generate", saved, "--state-in", tmp_path / "missing")
-    other = rt.layers.build("lstm", 16).initial_state(1) if hasattr(rt, "layers") else None
-    if other is not None:
-        rt.state.save(other, tmp_path / "other", {"unread": [[0]]})
-        assert "kind" in refused(capsys, "generate", saved, "--state-in", tmp_path / "other")
+    other = rt.layers.build("lstm", 16).initial_state(1)
+    rt.state.save(other, tmp_path / "other", {"unread": [[0]]})
+    assert "kind" in refused(capsys, "generate", saved, "--state-in", tmp_path / "other")
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert "no whole safetensors" in refused(capsys, "generate", saved)
