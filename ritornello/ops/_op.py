@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from ritornello.errors import InputError
 from ritornello.kernels import registry
+from ritornello.kernels.recompute import recomputed
 from ritornello.kernels.tape import recording
 from ritornello.sequence import check_order
 from ritornello.typing import Tensor
@@ -137,10 +138,9 @@ class Op:
     def _forward(self, *given: Any) -> tuple[Tensor, ...]:
         *arguments, backend, save = given
         outputs, trace = self._run(backend, arguments, save)
-        # The fake kernel promises contiguous outputs.
-        return *(o.contiguous() for o in outputs), arguments[0].new_empty(
-            0, dtype=torch.uint8
-        ) if trace is None else trace
+        if trace is None:
+            trace = arguments[0].new_empty(0, dtype=torch.uint8)
+        return *(o.contiguous() for o in outputs), trace  # contiguous, as the fake kernel promises
 
     def _backward(self, grads, trace, needs, *arguments):
         *arguments, backend = arguments
@@ -151,26 +151,13 @@ class Op:
         with torch.autocast(lead.device.type, enabled=False):
             if hasattr(kernel, "backward"):
                 found = kernel.backward(tuple(grads), trace, needs, *arguments)
-            else:
-                found = self._by_autograd(kernel, grads, needs, arguments)
+            else:  # it is differentiable PyTorch
+                tensors, attributes = arguments[: self.arity], arguments[self.arity :]
+                found = recomputed(lambda *t: kernel.forward(*t, *attributes, False)[0], tensors, needs, grads)
         return [
-            lead.new_empty(0)
-            if not need
-            else tensor.new_zeros(tensor.shape)
-            if grad is None
-            else grad.to(tensor.dtype).contiguous()
+            _gradient(tensor, grad) if need else lead.new_empty(0)  # an operator cannot return None among its tensors
             for need, grad, tensor in zip(needs, found, arguments, strict=False)
         ]
-
-    def _by_autograd(self, kernel, grads, needs, arguments):
-        """The gradients of a kernel that is differentiable PyTorch: it is run again."""
-        with torch.enable_grad():
-            inputs = [t.detach().requires_grad_() if n else t for n, t in zip(needs, arguments, strict=False)]
-            outputs, _ = kernel.forward(*inputs, *arguments[self.arity :], False)
-            pairs = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None and o.requires_grad]
-            wanted = [t for n, t in zip(needs, inputs, strict=True) if n]
-            found = iter(torch.autograd.grad([o for o, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True))
-        return [next(found) if n else None for n in needs]
 
     def _nothing_to_do(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
         """No batch or no time: an empty output, and the state as it came."""
@@ -182,7 +169,7 @@ class Op:
 
     def _pass_through(self, grads, needs, arguments):
         lead = arguments[0]
-        found = [torch.zeros_like(t) if n else lead.new_empty(0) for n, t in zip(needs, arguments, strict=False)]
+        found = [_gradient(t, None) if n else lead.new_empty(0) for n, t in zip(needs, arguments, strict=False)]
         for index, place in enumerate(self.states, start=1):
             if needs[place] and grads[index] is not None:
                 found[place] = grads[index].clone()
@@ -220,6 +207,11 @@ class Op:
             return (None,) * self.arity + nothing
         found = call(list(grads[:-1]), trace, needs, *tensors, *ctx.attributes, ctx.backend)
         return *(g if n else None for g, n in zip(found, needs, strict=True)), *nothing
+
+
+def _gradient(tensor: Tensor, grad: Tensor | None) -> Tensor:
+    """As the fake kernel promises it: contiguous, in the dtype of the tensor; zeros where nothing was found."""
+    return tensor.new_zeros(tensor.shape) if grad is None else grad.to(tensor.dtype).contiguous()
 
 
 _functorch: Any = torch._C._functorch  # type: ignore[attr-defined]

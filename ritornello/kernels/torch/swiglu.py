@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from ritornello.kernels.torch._window import recomputed
+from ritornello.kernels.recompute import recomputed
 from ritornello.typing import accumulated
 
 
