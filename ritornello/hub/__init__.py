@@ -164,7 +164,13 @@ def _folder(path_or_id: str | Path) -> Path:
             "'ritornello[hub]' to download it."
         ) from None
     try:
-        return Path(snapshot_download(path_or_id, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(
+            snapshot_download(
+                path_or_id,
+                allow_patterns=["*.json", "*.safetensors"],
+                ignore_patterns=["consolidated*", "original/*"],  # the same weights again, as their authors name them
+            )
+        )
     except Exception as error:  # the package raises many kinds: network, rights, names
         raise CheckpointError(
             f"There is no folder {path_or_id!r}, and the Hugging Face hub gave no such model "

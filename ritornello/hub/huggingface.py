@@ -150,7 +150,7 @@ class RitornelloForCausalLM(PreTrainedModel, GenerationMixin):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         past_key_values: StateCache | None = None,
         labels: Tensor | None = None,
@@ -158,9 +158,12 @@ class RitornelloForCausalLM(PreTrainedModel, GenerationMixin):
         logits_to_keep: int = 0,
         return_dict: bool | None = None,
         num_items_in_batch: Any = None,
+        inputs_embeds: Tensor | None = None,
         **_: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """As of any causal model of transformers: a step where the mask is 0 is skipped, and `labels` are the ids."""
+        if input_ids is None or inputs_embeds is not None:
+            raise InputError("`inputs_embeds` is not understood: ritornello models read ids. Give `input_ids`.")
         cache = StateCache() if past_key_values is None else past_key_values
         if not isinstance(cache, StateCache):
             raise InputError(

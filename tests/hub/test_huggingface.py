@@ -137,5 +137,7 @@ def test_a_pipeline_writes(theirs) -> None:
 
 
 def test_what_is_not_understood_is_refused(theirs, tmp_path: Path) -> None:
+    with pytest.raises(rt.InputError, match="inputs_embeds"):
+        theirs(inputs_embeds=torch.zeros(1, 2, 32))
     with pytest.raises(rt.InputError, match="device_map"):
         adapter.RitornelloForCausalLM.from_pretrained(str(tmp_path), device_map="auto")

@@ -180,3 +180,21 @@ def test_names_that_xlstm_7b_has_for_two_sizes(theirs: str, ours: str) -> None:
     del config[theirs]
     with pytest.raises(CheckpointError, match=ours):
         settings.read(config)
+
+
+def test_the_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some repositories hold them again under their authors' names."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    filtered = pytest.importorskip("huggingface_hub.utils").filter_repo_objects
+    held = ["config.json", "model.safetensors.index.json", "model-00001-of-00001.safetensors", "tokenizer.json"]
+    more = ["consolidated.safetensors", "original/consolidated.00.safetensors", "pytorch_model.bin", "README.md"]
+    asked: list[str] = []
+
+    def download(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        asked.extend(filtered([*held, *more], allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
+        return str(put(tmp_path, {"model_type": "none"}))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(CheckpointError, match="is of kind 'none'"):
+        rt.load("mistralai/Mamba-Codestral-7B-v0.1")
+    assert asked == held
