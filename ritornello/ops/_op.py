@@ -66,8 +66,8 @@ class Op:
         returned = ", ".join(["Tensor"] * (2 + len(states)))
         backward = f"{name}_backward"
         _library.define(f"{name}({arguments}, str backend, bool save) -> ({returned})")
-        passed = "Tensor?[] grads, Tensor trace, bool[] needs"
-        _library.define(f"{backward}({passed}, {arguments}, str backend) -> Tensor[]")
+        kept = "Tensor?[] grads, Tensor trace, bool[] needs"
+        _library.define(f"{backward}({kept}, {arguments}, str backend) -> Tensor[]")
         _library.impl(name, self._operator, "CompositeExplicitAutograd")
         _library.impl(backward, self._backward, "CompositeExplicitAutograd")
         torch.library.register_fake(f"ritornello::{name}", self._fake_forward, lib=_library)
@@ -79,7 +79,11 @@ class Op:
         self._call_backward = getattr(torch.ops.ritornello, backward).default
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the op on tensors and attributes in the order of the schema: the output, then the final state."""
+        """Run the op on tensors and attributes in the order of the schema: the output, then the final state.
+
+        Nearly always that is the kernel itself, as a `_Plain` where a gradient is wanted. Where somebody watches (a
+        compiler, a dispatch mode, vmap) it is the operator, and under torch.func.grad a `_Transformed` around it.
+        """
         save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments[: self.arity])
         if torch.compiler.is_compiling():  # which cannot look into the choice: it is left to the operator
             return self._call(*arguments, registry.forced(), save)[:-1]
@@ -129,7 +133,8 @@ class Op:
             return kernel.forward(*arguments, save)
 
     def _operator(self, *given: Any) -> tuple[Tensor, ...]:
-        """What the dispatcher calls. In a compiled graph nobody has seen the numbers in `cu_seqlens` before."""
+        """What the dispatcher calls. Of a compiled graph's tensors nobody has seen devices and bounds before."""
+        self._check_devices(given)
         bounds = None if self.bounds is None else given[self.bounds]
         if bounds is not None and bounds.device.type == "cpu":
             check_order(bounds, given[0].shape[1], f"`cu_seqlens` of {self.name}")
