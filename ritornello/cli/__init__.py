@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
+import torch
+
+from ritornello import __version__
 from ritornello.cli import bench, compare, convert, demo, generate, info, layers, look, reproduce, train
 from ritornello.errors import RitornelloError
 
@@ -15,14 +21,27 @@ __all__ = ["main"]
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Mistakes in one sentence; the usage, which is many lines for some commands, is what --help is for."""
+
+    def error(self, message: str) -> NoReturn:
+        _tell(f"{message[:1].upper()}{message[1:]}. See: {self.prog} --help")
+        raise SystemExit(MISTAKE)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands with their options. Each command is a module with `NAME`, `HELP`, `add_options` and `run`."""
-    top = argparse.ArgumentParser(prog="ritornello", description="Recurrent sequence models.", allow_abbrev=False)
+    top = _Parser(
+        prog="ritornello", description="Recurrent sequence models: train, run, compare and look at them.",
+        epilog="`ritornello COMMAND --help` tells the options of a command, with examples.", allow_abbrev=False,
+    )  # fmt: skip
+    version = f"ritornello {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}"
+    top.add_argument("--version", action="version", version=version)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (train, generate, info, convert, layers, look, compare, reproduce, demo, bench):
         options = commands.add_parser(
             command.NAME, help=command.HELP, description=command.HELP, allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter, epilog=command.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f"examples:\n{command.EXAMPLES}",
         )  # fmt: skip
         command.add_options(options)
         options.set_defaults(run=command.run)
@@ -32,8 +51,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A mistake is told on standard error in a sentence, with no traceback."""
     try:
+        if not (sys.argv[1:] if argv is None else argv):
+            parser().print_help(sys.stderr)
+            raise SystemExit(MISTAKE)
         arguments = parser().parse_args(argv)
-        arguments.run(arguments)
+        with _told_warnings():
+            arguments.run(arguments)
         sys.stdout.flush()
         return DONE
     except BrokenPipeError:  # `| head` has seen enough
@@ -42,9 +65,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         _tell(str(interrupt) or "Interrupted.")
         return INTERRUPTED
-    except (RitornelloError, OSError) as error:  # an OSError: a disk that is full, a folder that may not be written
+    except RitornelloError as error:
         _tell(str(error))
         return MISTAKE
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        _tell(_refused(error))
+        return MISTAKE
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)):
+            raise
+        _tell("There is not enough memory for that. Give a smaller model, a smaller batch or shorter sequences.")
+        return MISTAKE
+
+
+def _refused(error: OSError) -> str:
+    """What the system would not do, in a sentence."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{str(error.filename)!r}: {error.strerror}. Check the path, its permissions and the room on the disk."
+
+
+@contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Warnings as sentences, without the line of code that they come from."""
+
+    def show(message: Any, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, UserWarning | RuntimeWarning):
+            _tell(f"warning: {message}")
+        else:
+            usual(message, category, *place)
+
+    with warnings.catch_warnings():
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _tell(text: str) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ritornello.cli.outputs import demand_file
 from ritornello.errors import BackendError, InputError, nearest
 from ritornello.kernels.registry import BACKENDS
 
@@ -56,9 +57,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"`grid` is {arguments.grid}; wanted a number of shapes, 0 or more.")
     if arguments.backend is not None and arguments.backend not in BACKENDS:
         raise BackendError(f"There is no backend {arguments.backend!r}. {nearest(arguments.backend, BACKENDS)}")
-    for path in filter(None, (arguments.json, arguments.plot)):
-        if not path.parent.is_dir():
-            raise InputError(f"{str(path)!r} is in no folder that exists. Make {str(path.parent)!r} first.")
+    for option in ("json", "plot"):
+        if (path := getattr(arguments, option)) is not None:
+            demand_file(path, f"--{option}")
+            path.parent.mkdir(parents=True, exist_ok=True)
     if arguments.plot is not None:
         require_matplotlib()
     options = Options(arguments.peers, arguments.backend, arguments.quick)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ritornello import hub
+from ritornello.cli.outputs import demand_folder
 from ritornello.errors import InputError
 from ritornello.hub.base import find
 
@@ -24,6 +25,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    demand_folder(arguments.target, "OUT")
     find(arguments.to)  # a slip of the pen is told before gigabytes are read
     if Path(arguments.source).exists() and arguments.target.resolve() == Path(arguments.source).resolve():
         raise InputError(f"IN and OUT are both {arguments.source!r}. Give another folder to write to.")

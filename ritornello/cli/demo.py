@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from ritornello.cli.outputs import demand_folder
 from ritornello.errors import InputError
 from ritornello.models import ByteTokenizer, LanguageModel, ModelConfig
 from ritornello.models.backbone import describe
@@ -68,6 +69,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     settings = Settings(minutes=arguments.minutes, seed=arguments.seed, **TRAINING)
+    demand_folder(out, "--out")
     _make_room(out)
     began = time.monotonic()
     library = Path(sysconfig.get_path("stdlib"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ritornello.cli.outputs import demand_file
 from ritornello.cli.reading import lead, load_model
 from ritornello.errors import InputError
 from ritornello.models import LanguageModel, load_stream
@@ -38,6 +39,10 @@ def add_options(options: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.seed is not None and abs(arguments.seed) >= 2**63:
+        raise InputError(f"`--seed` is {arguments.seed}; wanted a whole number that 64 bits hold.")
+    if arguments.state_out is not None:
+        demand_file(arguments.state_out, "--state-out")
     model = load_model(arguments.model)
     generator = torch.Generator()
     generator.manual_seed(arguments.seed) if arguments.seed is not None else generator.seed()

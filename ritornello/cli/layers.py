@@ -19,6 +19,7 @@ EXAMPLES = """\
   ritornello layers ugrnn --explain --length 4096
 """
 
+WIDEST = 8192
 HEADINGS = ("name", "family", "paper", "state numbers", "grows")
 
 
@@ -36,6 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("width", "batch", "length"):
         if getattr(arguments, name) < 1:
             raise InputError(f"`{name}` is {getattr(arguments, name)}; wanted 1 or more.")
+    if arguments.width > WIDEST:
+        raise InputError(f"`width` is {arguments.width}; wanted at most {WIDEST}: layers are made to be counted.")
     if arguments.explain:
         if arguments.name is None:
             raise InputError("`--explain` was given without a layer. Name one: ritornello layers lstm --explain.")

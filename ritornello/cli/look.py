@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ritornello.cli.outputs import demand_folder
 from ritornello.cli.reading import lead, load_model
 from ritornello.errors import CheckpointError, InputError, nearest
 from ritornello.models import LanguageModel
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name in what:
         if name not in WHAT:
             raise InputError(f"`--what` holds {name!r}. {nearest(name, WHAT)}")
+    demand_folder(arguments.out, "--out")
     text = _text(arguments)
     model = load_model(arguments.model)
     ids = _ids(model, text, arguments.model)

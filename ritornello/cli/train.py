@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ritornello import hub
+from ritornello.cli.outputs import demand_folder
 from ritornello.errors import InputError
 from ritornello.models import ByteTokenizer, FileTokenizer, LanguageModel, ModelConfig
 from ritornello.models.pattern import parse_pattern
@@ -26,6 +27,8 @@ EXAMPLES = """\
 
 HELDOUT, HELDOUT_BYTES = 0.05, 1_000_000
 """What is held out unless told: a part of the data, and no more than an evaluation reads in a short time."""
+
+MOST_THREADS = 4096
 
 MODEL = {"width": 256, "depth": 4, "pattern": "gated_delta_net"}
 MAY_CHANGE = {"steps", "minutes", "eval_every"}
@@ -71,8 +74,11 @@ def add_options(options: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     given = vars(arguments)
-    if threads := given.get("threads"):
+    if (threads := given.get("threads")) is not None:
+        if not 1 <= threads <= MOST_THREADS:
+            raise InputError(f"`threads` is {threads}; wanted 1 to {MOST_THREADS}.")
         torch.set_num_threads(threads)
+    demand_folder(arguments.out, "--out")
     found = _resumed(given) if arguments.resume else None
     settings, record = _settings(given, found, arguments.out)
     if "-" in record["data"] and settings.devices > 1:

@@ -50,8 +50,12 @@ def build(name: str, width: int, **options: Any) -> Layer:
     try:
         return cls(width, **options)
     except TypeError as error:
-        known = [p for p in inspect.signature(cls).parameters if p not in ("width", "base")] + ["direction"]
-        unknown = sorted(set(options) - set(known))
-        if not unknown:
-            raise
-        raise InputError(f"Layer {name!r} has no option {unknown[0]!r}. {nearest(unknown[0], known)}") from error
+        parameters = inspect.signature(cls).parameters
+        known = [p for p in parameters if p not in ("width", "base")] + ["direction"]
+        if unknown := sorted(set(options) - set(known)):
+            raise InputError(f"Layer {name!r} has no option {unknown[0]!r}. {nearest(unknown[0], known)}") from error
+        for option, value in options.items():  # a word of a command line where a number is wanted
+            if isinstance(value, str) and option in parameters and "str" not in str(parameters[option].annotation):
+                wanted = str(parameters[option].annotation).replace(" | ", " or ")
+                raise InputError(f"`{option}` of {name} is {value!r}; wanted {wanted}.") from error
+        raise

@@ -11,6 +11,9 @@ from ritornello.typing import Tensor
 
 __all__ = ["Sampler"]
 
+COLDEST = 1e-30
+"""The lowest temperature that a float32 can be divided by; the likeliest id has all the probability long before."""
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -41,7 +44,8 @@ class Sampler:
             logits, order = logits.topk(self.top_k, -1)
         elif self.top_p is not None and self.top_p < 1:
             logits, order = logits.sort(-1, descending=True)
-        shares = torch.softmax(logits.float() / self.temperature, -1)
+        above = logits.float() - logits.float().amax(-1, keepdim=True)  # so that no temperature, however low, overflows
+        shares = torch.softmax(above / max(self.temperature, COLDEST), -1)
         if self.top_p is not None and order is not None:
             before = shares.cumsum(-1) - shares  # what the likelier ids hold; the likeliest is always kept
             shares = shares.masked_fill(before >= self.top_p, 0)

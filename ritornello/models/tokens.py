@@ -72,7 +72,7 @@ class FileTokenizer:
             from tokenizers import Tokenizer as Backend
         except ImportError:
             raise InputError(
-                "A tokenizer.json is read by the package `tokenizers`, which is not installed. Run pip install "
+                "A tokenizer.json is read by the package `tokenizers`, which is not installed. Run: pip install "
                 "'ritornello[tokens]', or leave the tokenizer out to use bytes."
             ) from None
         if not Path(path).is_file():

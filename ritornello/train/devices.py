@@ -28,7 +28,7 @@ def launch(settings: Settings) -> Fabric:
         from lightning_fabric import Fabric
     except ImportError:
         raise InputError(
-            "Training needs Lightning Fabric, which is not installed. Try: pip install 'ritornello[train]'"
+            "Training needs Lightning Fabric, which is not installed. Run: pip install 'ritornello[train]'"
         ) from None
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and settings.devices > torch.cuda.device_count():

@@ -12,6 +12,8 @@ __all__ = ["Settings"]
 
 STRATEGIES = ("ddp", "fsdp")
 OPTIMIZERS = ("adamw", "muon")
+MOST_SEED = 10**12
+"""A step's seed is a million times as large, and PyTorch takes 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Settings:
         for name in ("warmup", "final_lr", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"`{name}` is {getattr(self, name)}; wanted a part of one, e.g. 0.05.")
+        if abs(self.seed) > MOST_SEED:
+            raise InputError(f"`seed` is {self.seed}; wanted a whole number from -10¹² to 10¹².")
         for name in ("weight_decay", "balance"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"`{name}` is {getattr(self, name)}; wanted 0 or more.")
