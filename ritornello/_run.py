@@ -75,12 +75,12 @@ def run(
             check_once(cell, u, state)
         h, last, told = chosen.solution(cell, u, state, cu_seqlens)
         y = cell.read(u, h)
-    if cu_seqlens is not None and _may_speak(cell):
+    if cu_seqlens is not None and _may_fill_unused(cell):
         y = pytree.tree_map(sequence.clear_unused, y)
     return Result(y, last, {"method": name_of(chosen), **told})
 
 
-def _may_speak(cell: Cell) -> bool:
+def _may_fill_unused(cell: Cell) -> bool:
     """Whether the outputs beyond the last packed step may be other than zero: the states there are zero."""
     if isinstance(cell, AffineCell):
         return type(cell).finish is not AffineCell.finish

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -12,7 +13,9 @@ from ritornello.cell import Cell
 from ritornello.errors import InputError
 from ritornello.typing import Tensor, Tree, accumulation_dtype
 
-__all__ = ["GatedCell", "check_heads", "headwise"]
+__all__ = ["GatedCell", "activation_of", "check_heads", "headwise"]
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
 
 def headwise(weight: Tensor, x: Tensor) -> Tensor:
@@ -30,6 +33,13 @@ def check_heads(cell: Cell, heads: int, **sizes: int) -> None:
     for name, size in sizes.items():
         if heads < 1 or size % heads:
             raise InputError(f"`heads` of {type(cell).__name__} is {heads}, which does not divide `{name}` = {size}.")
+
+
+def activation_of(cell: Cell, name: str) -> Callable[[Tensor], Tensor]:
+    """The activation of a simple recurrent cell, by its name."""
+    if name not in ACTIVATIONS:
+        raise InputError(f"`activation` of {type(cell).__name__} is {name!r}; it takes 'tanh' or 'relu'.")
+    return ACTIVATIONS[name]
 
 
 class GatedCell(Cell):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from ritornello import ops
-from ritornello.cells._recurrent import GatedCell
-from ritornello.errors import InputError
+from ritornello.cells._recurrent import GatedCell, activation_of
 from ritornello.typing import Tensor
 
 __all__ = ["ElmanCell"]
@@ -27,13 +24,10 @@ class ElmanCell(GatedCell):
 
     def __init__(self, input_size: int, hidden_size: int, heads: int = 1, activation: str = "tanh"):
         super().__init__(input_size, hidden_size, heads)
-        if activation not in ("tanh", "relu"):
-            raise InputError(f"`activation` of ElmanCell is {activation!r}; it takes 'tanh' or 'relu'.")
-        self.activation = activation
+        self.activation, self.phi = activation, activation_of(self, activation)
 
     def step(self, u: Tensor, h: Tensor) -> Tensor:
-        total = (u.to(h.dtype) + self.recurrent(h)).squeeze(1)
-        return torch.tanh(total) if self.activation == "tanh" else torch.relu(total)
+        return self.phi((u.to(h.dtype) + self.recurrent(h)).squeeze(1))
 
     def fused(self, u: Tensor, h: Tensor, cu_seqlens: Tensor | None = None):
         return ops.elman(u.squeeze(2), self.weight_hh[0], h, self.activation, cu_seqlens=cu_seqlens)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ritornello.cell import Cell
-from ritornello.errors import InputError
+from ritornello.cells._recurrent import activation_of
 from ritornello.typing import Tensor
 
 __all__ = ["IndRNNCell"]
@@ -26,10 +26,8 @@ class IndRNNCell(Cell):
 
     def __init__(self, input_size: int, hidden_size: int, activation: str = "relu"):
         super().__init__()
-        if activation not in ("relu", "tanh"):
-            raise InputError(f"`activation` of IndRNNCell is {activation!r}; it takes 'relu' or 'tanh'.")
         self.state_shape = (hidden_size,)
-        self.activation = activation
+        self.activation, self.phi = activation, activation_of(self, activation)
         bound = 1 / math.sqrt(hidden_size)
         self.weight_ih = nn.Parameter(torch.empty(hidden_size, input_size).uniform_(-bound, bound))
         self.weight_hh = nn.Parameter(torch.rand(hidden_size))
@@ -39,8 +37,7 @@ class IndRNNCell(Cell):
         return nn.functional.linear(x, self.weight_ih, self.bias)
 
     def step(self, u: Tensor, h: Tensor) -> Tensor:
-        total = u.to(h.dtype) + self.weight_hh.to(h.dtype) * h
-        return torch.relu(total) if self.activation == "relu" else torch.tanh(total)
+        return self.phi(u.to(h.dtype) + self.weight_hh.to(h.dtype) * h)
 
     def read(self, u: Tensor, h: Tensor) -> Tensor:
         return h.to(u.dtype)

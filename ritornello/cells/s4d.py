@@ -28,18 +28,17 @@ class S4DCell(AffineCell):
 
     def __init__(self, poles: Tensor, channels: int, step_min: float = 1e-3, step_max: float = 1e-1):
         super().__init__()
-        self.state_shape = (channels, poles.shape[0])
-        poles = poles.expand(self.state_shape)
+        poles = poles.expand(channels, -1)
         spread = math.log(step_max / step_min)
         self.log_step = nn.Parameter(torch.rand(channels) * spread + math.log(step_min))
         self.log_A_real = nn.Parameter((-poles.real).log().float())
         self.A_imag = nn.Parameter(poles.imag.float().clone())
-        self.C = nn.Parameter(torch.randn(*self.state_shape, 2) * 0.5**0.5)  # real, imaginary
+        self.C = nn.Parameter(torch.randn(*poles.shape, 2) * 0.5**0.5)  # real, imaginary
         self.D = nn.Parameter(torch.randn(channels))
 
     def initial_state(self, batch: int, like: Tensor) -> Tensor:
         dtype = accumulation_dtype(like.dtype).to_complex()
-        return like.new_zeros((batch, *(self.state_shape or ())), dtype=dtype)
+        return like.new_zeros((batch, *self.log_A_real.shape), dtype=dtype)
 
     def transition(self, u: Tensor) -> Diagonal:
         decay = self._exponent(accumulation_dtype(u.dtype))[1].exp()

@@ -33,7 +33,6 @@ class S5Cell(AffineCell):
     def __init__(self, poles: Tensor, B: Tensor, C: Tensor, step_min: float = 1e-3, step_max: float = 1e-1):
         super().__init__()
         size, channels = B.shape
-        self.state_shape = (size,)
         spread = math.log(step_max / step_min)
         self.log_step = nn.Parameter(torch.rand(size) * spread + math.log(step_min))
         self.Lambda_real = nn.Parameter(poles.real.float().clone())
@@ -44,7 +43,7 @@ class S5Cell(AffineCell):
 
     def initial_state(self, batch: int, like: Tensor) -> Tensor:
         dtype = accumulation_dtype(like.dtype).to_complex()
-        return like.new_zeros((batch, *(self.state_shape or ())), dtype=dtype)
+        return like.new_zeros((batch, *self.log_step.shape), dtype=dtype)
 
     def drive(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, nn.functional.linear(x, self.B.to(x.dtype))

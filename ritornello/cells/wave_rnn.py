@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ritornello.cell import Cell
+from ritornello.cells._recurrent import activation_of
 from ritornello.errors import InputError
 from ritornello.typing import Tensor
 
@@ -34,10 +35,8 @@ class WaveRNNCell(Cell):
                 f"`channels`, `ring`, `taps` of WaveRNNCell are {channels}, {ring}, {taps}; wanted at least one "
                 "channel, and an odd number of taps that is not above the ring."
             )
-        if activation not in ("relu", "tanh"):
-            raise InputError(f"`activation` of WaveRNNCell is {activation!r}; it takes 'relu' or 'tanh'.")
         self.state_shape = (channels * ring,)
-        self.activation = activation
+        self.activation, self.phi = activation, activation_of(self, activation)
         self.weight_ih = nn.Parameter(0.001 * torch.randn(channels * ring, input_size))
         shift = torch.zeros(channels, channels, taps)
         shift[range(channels), range(channels), min(taps // 2 + 1, taps - 1)] = 1
@@ -50,8 +49,7 @@ class WaveRNNCell(Cell):
     def step(self, u: Tensor, h: Tensor) -> Tensor:
         weight, side = self.weight_hh.to(h.dtype), self.weight_hh.shape[-1] // 2
         rings = F.pad(h.unflatten(-1, (weight.shape[0], -1)), (side, side), mode="circular")
-        total = u.to(h.dtype) + F.conv1d(rings, weight, self.bias.to(h.dtype)).flatten(-2)
-        return torch.relu(total) if self.activation == "relu" else torch.tanh(total)
+        return self.phi(u.to(h.dtype) + F.conv1d(rings, weight, self.bias.to(h.dtype)).flatten(-2))
 
     def read(self, u: Tensor, h: Tensor) -> Tensor:
         return h.to(u.dtype)
