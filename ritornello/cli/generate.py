@@ -14,6 +14,7 @@ from ritornello.cli.reading import lead, load_model
 from ritornello.errors import InputError
 from ritornello.models import LanguageModel, load_stream
 from ritornello.state import State
+from ritornello.train.interrupt import interruptible
 
 NAME = "generate"
 HELP = "Stream text from a trained model."
@@ -54,9 +55,12 @@ def run(arguments: argparse.Namespace) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that knows no UTF-8
     try:
-        for text in stream:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        with interruptible() as interrupted:  # a step that Ctrl-C cut short would leave no state to save
+            for text in stream:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
         if sys.stdout.isatty():
             print()
     finally:  # also when Ctrl-C or a closed pipe ends it

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +21,7 @@ from ritornello.state import State
 from ritornello.train import checkpoint, devices
 from ritornello.train.batches import Packed, Streams, Tokens
 from ritornello.train.evaluate import bits_per_byte
+from ritornello.train.interrupt import interruptible
 from ritornello.train.log import Log, plot
 from ritornello.train.objective import Objective
 from ritornello.train.optimizers import optimizers
@@ -107,7 +105,7 @@ class Trainer:
         first = self.fabric.global_rank == 0
         log = Log(self.out if first else None, self.step, show=self.show and first, tensorboard=self.tensorboard)
         score, evaluated, saved_at = math.nan, -1, time.monotonic()
-        with log, _interruptible() as interrupted:
+        with log, interruptible() as interrupted:
             while (before := self.progress) < 1:
                 values, stop = self._update(interrupted.is_set)
                 log.row(self.progress, **values)
@@ -254,23 +252,3 @@ class Trainer:
             return carried
         gather: Any = self.fabric.all_gather  # of each tensor (processes, rows, ...)
         return states.map_tensors(lambda t: gather(t).flatten(0, 1), carried)
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that a step ends whole; the second one interrupts at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only there do signals arrive
-        yield asked
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(*_: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)

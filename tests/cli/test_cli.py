@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import ritornello as rt
 from ritornello import hub
 from ritornello.cli import main
+from ritornello.kernels.tape import Tape
 from ritornello.layers import catalogue
 from ritornello.models import LanguageModel, ModelConfig
 from ritornello.models.pattern import parse_pattern
@@ -170,6 +172,24 @@ def test_the_seed_makes_the_text(saved, capsys):
     assert generate("--seed", "1") == generate("--seed", "1")
     assert generate("--seed", "1") != generate("--seed", "2")
     assert generate("--seed", "1", "--top-k", "1") == generate("--seed", "2", "--top-k", "1", "--top-p", "0.9")
+
+
+def test_ctrl_c_in_the_middle_of_a_step_keeps_the_state(saved, tmp_path, capsys, monkeypatch):
+    played = []
+    play = Tape.play
+
+    def interrupted(tape):
+        played.append(len(tape))
+        if len(played) == 3:
+            signal.raise_signal(signal.SIGINT)
+        play(tape)
+
+    monkeypatch.setattr(Tape, "play", interrupted)
+    state = tmp_path / "state.safetensors"
+    assert main(["generate", str(saved), "--tokens", "1000", "--state-out", str(state)]) == 130
+    assert "Interrupted" in capsys.readouterr().err
+    assert len(played) < 20
+    assert main(["generate", str(saved), "--tokens", "5", "--state-in", str(state)]) == 0
 
 
 def test_layers(capsys, monkeypatch):
