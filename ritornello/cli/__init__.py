@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import warnings
@@ -19,6 +20,7 @@ from ritornello.errors import RitornelloError
 __all__ = ["main"]
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,7 +84,8 @@ def _refused(error: OSError) -> str:
     """What the system would not do, in a sentence."""
     if error.filename is None or error.strerror is None:
         return str(error)
-    return f"{str(error.filename)!r}: {error.strerror}. Check the path, its permissions and the room on the disk."
+    cure = "Make room on the disk" if error.errno in FULL else "Check the path and its permissions"
+    return f"{str(error.filename)!r}: {error.strerror}. {cure}."
 
 
 @contextmanager

@@ -106,7 +106,10 @@ def test_the_system_s_refusal_is_a_sentence(capsys, monkeypatch):
         raise OSError(28, "No space left on device", "somewhere")
 
     monkeypatch.setattr(cli.layers, "run", full)
-    assert refused(capsys, "layers").startswith("ritornello: 'somewhere': No space left on device. Check the path")
+    told = refused(capsys, "layers")
+    assert told == "ritornello: 'somewhere': No space left on device. Make room on the disk."
+    told = refused(capsys, "look", "nothing", "--file", "missing")
+    assert told == "ritornello: 'missing': No such file or directory. Check the path and its permissions."
 
 
 def test_a_warning_is_a_sentence(capsys, monkeypatch):
