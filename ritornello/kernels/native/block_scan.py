@@ -24,7 +24,7 @@ def limits(a, b, state, cu_seqlens):
 
 
 def trace_size(a, b, state, cu_seqlens):
-    return slots(len(state), b.shape[1], CHUNK, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
+    return slots(state.shape[0], b.shape[1], CHUNK, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
 
 
 def forward(a, b, state, cu_seqlens, save):

@@ -19,7 +19,7 @@ _complex_backward = Entry("diagonal_scan_complex_backward", FIELDS + BACKWARD)
 
 
 def trace_size(a, b, state, cu_seqlens):
-    return slots(len(state), b.shape[1], CHUNK, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
+    return slots(state.shape[0], b.shape[1], CHUNK, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
 
 
 def forward(a, b, state, cu_seqlens, save):

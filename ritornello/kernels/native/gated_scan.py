@@ -18,7 +18,7 @@ _backward = Entry("gated_scan_backward", FIELDS + BACKWARD)
 
 
 def trace_size(gate, value, state, cu_seqlens, activation):
-    return slots(len(state), value.shape[1], CHUNK, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
+    return slots(state.shape[0], value.shape[1], CHUNK, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
 
 
 def forward(gate, value, state, cu_seqlens, activation, save):

@@ -16,7 +16,7 @@ _forward, _backward = Entry("m2rnn", _FIELDS), Entry("m2rnn_backward", _FIELDS)
 
 
 def trace_size(q, k, v, f, weight, state, cu_seqlens):
-    return slots(len(state), v.shape[1], SEGMENT, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
+    return slots(state.shape[0], v.shape[1], SEGMENT, cu_seqlens) * math.prod(state.shape[1:]) * state.element_size()
 
 
 def forward(q, k, v, f, weight, state, cu_seqlens, save):

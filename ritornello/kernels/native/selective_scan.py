@@ -16,7 +16,7 @@ _backward = Entry("selective_scan_backward", FIELDS + BACKWARD)
 
 def trace_size(x, delta, A, B, C, D, state, cu_seqlens, signed):
     numbers = -(-x.shape[2] // BLOCK) * BLOCK * A.shape[1]
-    return slots(len(state), x.shape[1], CHUNK, cu_seqlens) * numbers * state.element_size()
+    return slots(state.shape[0], x.shape[1], CHUNK, cu_seqlens) * numbers * state.element_size()
 
 
 def forward(x, delta, A, B, C, D, state, cu_seqlens, signed, save):

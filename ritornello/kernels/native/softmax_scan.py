@@ -25,7 +25,7 @@ def limits(logits, values, *others):
 
 def trace_size(logits, values, log_decay, bonus, m, numerator, denominator, cu_seqlens):
     numbers = math.prod(values.shape[2:]) + 2 * math.prod(logits.shape[2:])
-    return slots(len(m), logits.shape[1], CHUNK, cu_seqlens) * numbers * m.element_size()
+    return slots(m.shape[0], logits.shape[1], CHUNK, cu_seqlens) * numbers * m.element_size()
 
 
 def forward(logits, values, log_decay, bonus, m, numerator, denominator, cu_seqlens, save):
