@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ritornello import layers, models, ops, state, transition
+from ritornello import cells, layers, models, ops, state, transition
 from ritornello._run import Result, run
 from ritornello.cell import AffineCell, Cell
 from ritornello.errors import (
@@ -52,6 +52,7 @@ __all__ = [
     "State",
     "StateError",
     "backend",
+    "cells",
     "explain",
     "layers",
     "load",
@@ -75,4 +76,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

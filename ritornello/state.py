@@ -74,12 +74,12 @@ class State:
         return tensors[0].shape[0] if tensors else 0
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{k}={v}" for k, v in self.spec.items())
+        sizes = "".join(f", {k}={v}" for k, v in self.spec.items())
         leaves = ", ".join(
             f"{name}: {leaf!r}" if isinstance(leaf, State) else f"{name}: {tuple(leaf.shape)}"
             for name, leaf in self.leaves.items()
         )
-        return f"State({self.kind!r} v{self.version}, {sizes}; {leaves})"
+        return f"State({self.kind!r} v{self.version}{sizes}{leaves and '; '}{leaves})"
 
 
 def _flatten(state: State):

@@ -32,6 +32,12 @@ def test_it_is_a_pytree():
     assert torch.equal(doubled["block"]["S"], 2 * state["block"]["S"])
 
 
+def test_it_prints_its_shapes_in_one_line():
+    told = "State('outer' v1, depth=1; block: State('inner' v2, heads=2; S: (3, 2, 5), n: (3,)), cache: (3, 4))"
+    assert repr(some()) == told
+    assert repr(rt.State("mlp", 1, {}, {})) == "State('mlp' v1)"
+
+
 def test_it_is_frozen():
     with pytest.raises(AttributeError):
         some().kind = "other"

@@ -296,7 +296,9 @@ def test_import_brings_nothing_optional_along() -> None:
 def test_tasks_are_there_all_the_same() -> None:
     import ritornello
 
-    assert "tasks" in dir(ritornello) and ritornello.tasks.find("parity").name == "parity"
+    shown = {name for name in dir(ritornello) if not name.startswith("__")}
+    assert shown == set(ritornello.__all__), "what completion offers is what is promised"
+    assert ritornello.tasks.find("parity").name == "parity"
     with pytest.raises(AttributeError, match="no attribute 'task'"):
         ritornello.task  # type: ignore[attr-defined]  # noqa: B018
 

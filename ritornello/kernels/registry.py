@@ -165,7 +165,7 @@ class Record:
         return f"{self.op}: {self.method} on {self.backend}" if self.method else f"{self.op}: on {self.backend}"
 
 
-_log: ContextVar[list[Record] | None] = ContextVar("ritornello_explain", default=None)
+_logs: ContextVar[tuple[list[Record], ...]] = ContextVar("ritornello_explain", default=())
 _method: ContextVar[str] = ContextVar("ritornello_method", default="")
 
 
@@ -173,17 +173,17 @@ _method: ContextVar[str] = ContextVar("ritornello_method", default="")
 def explain() -> Iterator[list[Record]]:
     """List the op, method and backend of every call inside, in order of first use."""
     log: list[Record] = []
-    token = _log.set(log)
+    token = _logs.set((*_logs.get(), log))
     try:
         yield log
     finally:
-        _log.reset(token)
+        _logs.reset(token)
 
 
 @contextmanager
 def active_method(name: str) -> Iterator[None]:
     """Note the method under which ops are called, for `explain`."""
-    if torch.compiler.is_compiling() or _log.get() is None:
+    if torch.compiler.is_compiling() or not _logs.get():
         yield
         return
     token = _method.set(name)
@@ -195,13 +195,12 @@ def active_method(name: str) -> Iterator[None]:
 
 def explaining() -> bool:
     """Whether a log of `explain` is open."""
-    return not torch.compiler.is_compiling() and _log.get() is not None
+    return not torch.compiler.is_compiling() and bool(_logs.get())
 
 
 def record(op: str, backend: str) -> None:
-    """Add a line to the log of `explain`, where one is open."""
+    """Add a line to every log of `explain` that is open."""
     if torch.compiler.is_compiling():
         return
-    log = _log.get()
-    if log is not None:
+    for log in _logs.get():
         log.append(Record(op, _method.get(), backend))

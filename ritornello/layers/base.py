@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -212,6 +212,10 @@ class Layer(nn.Module):
         y, new = self.advance(x, state, call)
         return (call.sequence.clear_unused(y) if masked is None else masked.unpack(y)), new
 
+    if TYPE_CHECKING:
+        # nn.Module's own is declared to return Any.
+        def __call__(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State]: ...
+
     def advance(self, x: Tensor, state: State | None, call: Call) -> tuple[Tensor, State]:
         """`forward` for what has been checked and packed: what models call, for many layers with one `call`.
 
@@ -249,7 +253,7 @@ class Layer(nn.Module):
         return State(self.kind, self.version, self.spec, tensors)
 
     def extra_repr(self) -> str:
-        return ", ".join([f"width={self.width}", *(f"{k}={v}" for k, v in self.spec.items())])
+        return ", ".join(f"{k}={v}" for k, v in {"width": self.width, **self.spec}.items())
 
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, torch.Tensor) or x.dim() != 3 or x.shape[-1] != self.width:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -107,6 +107,10 @@ class LanguageModel(nn.Module):
         if masked is not None:
             hidden = masked.unpack(hidden)
         return (hidden if logits == "none" else self._logits(hidden)), new
+
+    if TYPE_CHECKING:
+        # nn.Module's own is declared to return Any.
+        def __call__(self, *args: Any, **kwargs: Any) -> tuple[Tensor, State]: ...
 
     def loss(
         self,

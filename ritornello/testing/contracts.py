@@ -262,7 +262,9 @@ def low_precision(subject: Subject, dtype: torch.dtype) -> None:
         assert y.dtype == torch.bfloat16, f"the output of a bfloat16 input is {y.dtype}"
         close(y.float(), want, torch.bfloat16, "in bfloat16")
     for name, leaf in half.leaves().items():
-        assert halved[name].dtype == leaf.dtype(torch.bfloat16), f"state {name!r} is {halved[name].dtype}"
+        kept = halved[name]
+        assert isinstance(kept, torch.Tensor), f"state {name!r} is no tensor"
+        assert kept.dtype == leaf.dtype(torch.bfloat16), f"state {name!r} is {kept.dtype}"
 
 
 def gradients_everywhere(subject: Subject, dtype: torch.dtype) -> None:

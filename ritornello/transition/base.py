@@ -60,6 +60,11 @@ class Transition(ABC):
 
     # --------------------------------------------------------------------------------------- the same for every class
 
+    def __repr__(self) -> str:
+        held = {n: t for n, t in vars(self).items() if t is not None}
+        told = (f"{n}: {tuple(t.shape)}" if isinstance(t, torch.Tensor) else f"{n}={t}" for n, t in held.items())
+        return f"{type(self).__name__}({', '.join(told)})"
+
     @property
     def lead(self) -> Tensor:
         """The first tensor over time: it tells device and dtype."""

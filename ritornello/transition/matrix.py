@@ -78,7 +78,7 @@ class MatrixTransition(Transition):
         return Segment(last[..., values:], last[..., :values])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Decay(MatrixTransition):
     """S ← diag(d) S + k vᵀ, read as scale · Sᵀ q; with a bonus u, scale · (S before + diag(u) k vᵀ)ᵀ q.
 
@@ -111,7 +111,7 @@ class Decay(MatrixTransition):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Delta(MatrixTransition):
     """S' = diag(d) S, S ← S' + β k (v − S'ᵀk)ᵀ, read as scale · Sᵀ q. beta (B, T, Hv); the decay as in `Decay`."""
 
@@ -136,7 +136,7 @@ class Delta(MatrixTransition):
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LowRank(MatrixTransition):
     """S ← (diag(d) + b aᵀ) S + k vᵀ, read as scale · Sᵀ q. a and b (B, T, H, K); log_decay as in `Decay`."""
 

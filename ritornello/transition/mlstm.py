@@ -18,7 +18,7 @@ State = tuple[Tensor, Tensor, Tensor]
 _NOTHING = float("-inf")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MLSTMSegment(Transition):
     """(C, n, m) ← (e^{g + m − M} C + e^{i − M} A, e^{g + m − M} n + e^{i − M} a, M), M = max(g + m, i).
 
@@ -56,7 +56,7 @@ class MLSTMSegment(Transition):
         raise TypeError("A composition of mLSTM steps has no outputs to read. Read the steps: MLSTM.scan_read.")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MLSTM(Transition):
     """C ← σ(f) C + eⁱ k vᵀ, n ← σ(f) n + eⁱ k, read as Cᵀq / (max(|nᵀq|, 1) + eps·eᵐ), q = scale · query.
 

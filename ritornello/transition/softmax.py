@@ -17,7 +17,7 @@ __all__ = ["Softmax"]
 _NOTHING = float("-inf")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Softmax(Transition):
     """(m, u, w) ← (M, e^{g + m − M} u + e^{logit − M} v, e^{g + m − M} w + e^{logit − M} weight), M = max(g + m,
     logit).

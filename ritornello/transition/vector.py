@@ -16,7 +16,7 @@ from ritornello.typing import Tensor, accumulation_dtype
 __all__ = ["Block", "Dense", "Diagonal", "Gated", "Segment", "Selective"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Diagonal(Transition):
     """h ← a ⊙ h + b. `a` and `b` are (B, T, \\*S), real of any sign or complex."""
 
@@ -46,7 +46,7 @@ class Diagonal(Transition):
         return self.scan(h0, cu_seqlens)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gated(Transition):
     """h ← (1 − z) ⊙ h + z ⊙ g(v), z = σ(gate): a Diagonal kept as its gate and value, both (B, T, \\*S).
 
@@ -86,7 +86,7 @@ class Gated(Transition):
         return self.scan(h0, cu_seqlens)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Selective(Transition):
     """h ← e^{ΔA} ⊙ h + Δ x Bᵀ, read as h C + D x: a Diagonal kept in its factors, h (D, N) never stored over time.
 
@@ -141,7 +141,7 @@ def _eye_of_blocks(a: Tensor) -> Tensor:
     return torch.eye(a.shape[-2], dtype=a.dtype, device=a.device).unsqueeze(-1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Block(Transition):
     """h_i ← Σ_j a_ij ⊙ h_j + b_i: n × n blocks of diagonals. a (B, T, n, n, D), b and h (…, n, D).
 
@@ -176,7 +176,7 @@ def _eye(matrix: Tensor) -> Tensor:
     return torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(Transition):
     """h ← M h + b. M (B, T, n, n); b and h (…, n), or (…, n, V) for a matrix of V columns that share M."""
 

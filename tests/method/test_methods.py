@@ -140,6 +140,15 @@ def test_explain_lists_what_ran():
     ]
 
 
+def test_a_log_inside_a_log_hides_nothing_from_it():
+    with rt.explain() as outer:
+        rt.run(Leaky(), torch.zeros(1, 3, 4))
+        with rt.explain() as inner:
+            rt.run(Leaky(), torch.zeros(1, 3, 4))
+        rt.run(Leaky(), torch.zeros(1, 3, 4))
+    assert len(inner) == 1 and outer == inner * 3
+
+
 def test_the_loops_backward_is_linear_in_time():
     """Indexing slices of one long tensor would make it quadratic: the graph would hold T slices of T steps."""
     x = torch.zeros(1, 50, 4, dtype=torch.float64, requires_grad=True)

@@ -190,3 +190,8 @@ def test_a_matrix_state_is_not_scanned():
     t, _ = CASES["decay"]()
     with pytest.raises(TypeError, match="scan_read"):
         t.scan(t.start())
+
+
+def test_it_prints_its_shapes_in_one_line():
+    shown = repr(Decay(draw(B, T, H, K), draw(B, T, HV, V), scale=0.5))
+    assert shown == f"Decay(k: {(B, T, H, K)}, v: {(B, T, HV, V)}, scale=0.5)"
