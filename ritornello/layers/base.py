@@ -19,6 +19,7 @@ from ritornello import state as states
 from ritornello._run import run
 from ritornello.cell import Cell
 from ritornello.errors import BackendError, InputError, StateError
+from ritornello.layers.parts.tags import KEEP_FLOAT32, tagged
 from ritornello.method import Auto, Fused, Method
 from ritornello.sequence import Masked, Sequence
 from ritornello.state import State
@@ -245,7 +246,8 @@ class Layer(nn.Module):
         """The state before anything was read, for `batch` sequences; `like` tells device and dtype (the weights do
         where None)."""
         if like is None:
-            like = next((p for p in self.parameters()), torch.empty(0))
+            wide = {p for _, p in tagged(self, KEEP_FLOAT32)}  # whatever the dtype of the others
+            like = next((p for p in self.parameters() if p not in wide), torch.empty(0))
         tensors = {
             name: like.new_full((batch, *(s or 0 for s in leaf.shape)), leaf.fill, dtype=leaf.dtype(like.dtype))
             for name, leaf in self.leaves().items()

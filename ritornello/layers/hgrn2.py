@@ -74,7 +74,7 @@ class HGRN2(Layer):
         if isinstance(low, torch.Tensor):
             low = low.to(gate.dtype).view(self.size.heads, -1)
         k = (1 - low) * torch.sigmoid(-gate)  # 1 − f, without its cancellation
-        bounded = isinstance(low, torch.Tensor) or low > 0
-        log_decay = torch.log(low + (1 - low) * torch.sigmoid(gate)) if bounded else F.logsigmoid(gate)
+        unbounded = not isinstance(low, torch.Tensor) and low == 0
+        log_decay = F.logsigmoid(gate) if unbounded else torch.log(low + (1 - low) * torch.sigmoid(gate))
         o, S = call.solve(Decay(k.to(v.dtype), v, log_decay, scale=1.0), F.silu(q), state["S"])
         return self.out_proj(self.norm(o.flatten(-2))), {"S": S}

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, divide
 from ritornello.layers.parts.activations import soft_cap
 from ritornello.layers.parts.heads import Heads
+from ritornello.layers.parts.norm import norm_of_heads
 from ritornello.layers.parts.sizes import heads_for
 from ritornello.transition import MLSTM as Memory
 
@@ -90,7 +90,7 @@ class MLSTM(Layer):
         start = state["C"], state["n"], state["m"].detach()
         i, f = soft_cap(self.if_proj(x).to(start[0].dtype), self.gate_soft_cap).chunk(2, -1)
         o, (C, n, m) = call.solve(Memory(k, v, i, f, eps=self.eps), q, start)
-        o = F.layer_norm(o, o.shape[-1:], eps=self.norm_eps).flatten(-2) * self.norm_weight.to(o.dtype)
+        o = norm_of_heads(o, self.norm_weight, None, self.norm_eps)
         return self.out_proj(o * torch.sigmoid(self.gate_proj(x))), {"C": C, "n": n, "m": m}
 
     def canonical(self, leaves):

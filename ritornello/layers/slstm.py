@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ritornello.cells.slstm import SLSTMCell
 from ritornello.layers.base import About, Call, Layer, Traits, divide
 from ritornello.layers.parts.cells import cell_leaves, run_cell
 from ritornello.layers.parts.conv import ShortConv
+from ritornello.layers.parts.norm import norm_of_heads
 from ritornello.layers.parts.sizes import heads_for
 
 __all__ = ["SLSTM"]
@@ -60,9 +60,8 @@ class SLSTM(Layer):
         # m is a free scale: what moves it moves c and n along, so that no gradient goes through it.
         start = {**state, "m": state["m"].detach()}
         y, new = run_cell(call, self.cell, self.names, (seen, x), start)
-        y = y.unflatten(-1, (self.heads, -1))
-        y = F.layer_norm(y, y.shape[-1:], eps=1e-5).flatten(-2)
-        return y * self.norm_weight.to(y.dtype), {**new, "conv": window}
+        y = norm_of_heads(y.unflatten(-1, (self.heads, -1)), self.norm_weight, None, 1e-5)
+        return y, {**new, "conv": window}
 
     def canonical(self, leaves):
         """The memory itself, c·eᵐ and n·eᵐ: the state holds it up to a scale."""

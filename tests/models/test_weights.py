@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import ritornello as rt
+from ritornello.models import weights
 
 PATTERN = ["gated_delta_net", ("attention", {"bias": True})]
 
@@ -95,5 +96,8 @@ def test_narrow_weights_but_for_what_must_stay_wide() -> None:
     logits, state = model(torch.randint(256, (2, 9)))
     assert logits.dtype == torch.bfloat16
     assert state["0"]["mixer"]["S"].dtype == torch.float32
+    layer = rt.layers.Mamba(16)
+    weights.to_dtype(layer, torch.bfloat16)
+    assert layer.initial_state(1)["conv"].dtype == torch.bfloat16, "as its inputs will be, though its rates are not"
     model.to_dtype(torch.float64)
     assert {p.dtype for p in model.parameters()} == {torch.float64}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from ritornello.ops import rms_norm
 from ritornello.typing import Tensor, accumulation_dtype
 
-__all__ = ["RMSNorm", "l2_normalize"]
+__all__ = ["RMSNorm", "l2_normalize", "norm_of_heads"]
 
 
 class RMSNorm(nn.Module):
@@ -32,6 +33,15 @@ class RMSNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+def norm_of_heads(o: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """(o − mean o) / √(var o + eps) ⊙ weight + bias, mean and variance of each head for itself: a group norm.
+
+    o (B, T, H, V), weight and bias (H·V,) → (B, T, H·V), in the dtype of o.
+    """
+    normed = F.layer_norm(o, o.shape[-1:], eps=eps).flatten(-2) * weight.to(o.dtype)
+    return normed if bias is None else normed + bias.to(o.dtype)
 
 
 def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:

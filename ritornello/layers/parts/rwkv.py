@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ritornello.layers.base import Call, Leaf
+from ritornello.layers.parts.norm import norm_of_heads
 from ritornello.layers.parts.place import Place
 from ritornello.typing import Tensor
 
@@ -46,8 +46,7 @@ class HeadNorm(nn.Module):
 
     def forward(self, o: Tensor) -> Tensor:
         """(B, T, H, V) → (B, T, H·V)."""
-        normed = F.layer_norm(o, (self.size,), eps=self.eps).flatten(-2)
-        return normed * self.weight.to(o.dtype) + self.bias.to(o.dtype)
+        return norm_of_heads(o, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0] // self.size}, {self.size}, eps={self.eps}"
