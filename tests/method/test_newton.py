@@ -30,7 +30,7 @@ def test_every_cell_equals_the_loop(name, dtype):
     for method in (rt.Newton(), rt.Newton(window=64)):
         got, stats = numbers(cell, x, method)
         assert worst(got, want) < REACH[dtype]
-        assert stats["certified"] or name in UNSTABLE, stats["done"]
+        assert stats["certified"] or (name in UNSTABLE and (dtype == torch.float32 or method.window)), stats["done"]
 
 
 @pytest.mark.slow
@@ -42,7 +42,7 @@ def test_every_cell_equals_the_loop_over_4096_steps(name, dtype):
     got, stats = numbers(cell, x, rt.Newton())
     assert worst(got, want) < REACH[dtype]
     assert stats["iterations"] <= 10
-    assert stats["certified"] or name in UNSTABLE
+    assert stats["certified"] or (name in UNSTABLE and dtype == torch.float32)
 
 
 @pytest.mark.parametrize("window", [None, 10])
@@ -250,6 +250,15 @@ def test_kinks_within_a_long_memory_are_found_by_shooting(name, size):
         y, _, stats = rt.run(cell, x, method=rt.Newton(window=1 << 30))
     assert stats["certified"] and stats["iterations"] <= 2 and stats["iterations"] + stats["passes"] <= 10, stats
     assert worst([y[:, -1:]], [rt.run(cell, x, method=rt.Sequential()).y[:, -1:]]) < 1e-9
+
+
+def test_a_state_that_jumps_is_certified_by_short_windows():
+    """The sign of a normalised state: Newton's steps do not turn it over, and passes over a few chunks find it."""
+    torch.manual_seed(1)
+    cell, x = cells.BilinearCell(6, 6).double(), torch.randn(2, 900, 6, dtype=torch.float64)
+    with torch.no_grad():
+        y, _, stats = rt.run(cell, x, method=rt.Newton(on_failure="raise"))
+    assert stats["certified"] and worst([y], [rt.run(cell, x, method=rt.Sequential()).y]) < 1e-9
 
 
 def test_iterates_that_are_no_numbers_are_mended():

@@ -46,6 +46,9 @@ def start(system: System, tol: float, counts: Tensor | None) -> int:
             change = system.scan(maps, change)
         scale = system.peak(system.guess, counts)
         most = float(system.ratio(system.peak(change, inside), scale).max())
+        if done < count <= PASSES and not most <= tol**0.5:
+            begin, last = torch.cat([begin[:, :1], ends], 1), most
+            continue
         if not tol**0.5 < most < float("inf") or (shots > 1 and most > STALLS * last):
             return done
         if shots or done == PASSES or (done > 1 and most >= 0.5 * last):
