@@ -10,7 +10,7 @@ import pytest
 from ritornello import _files, tasks
 from ritornello.cli import main
 from ritornello.errors import CheckpointError, InputError
-from ritornello.lab.compare import Folder, Plan
+from ritornello.lab.compare import Folder, Plan, work
 from ritornello.lab.compare.store import Store
 from tests.lab.comparisons import Echo
 
@@ -21,7 +21,7 @@ def echo(monkeypatch):
 
 
 def plan(budget: str) -> Plan:
-    return Plan.of(["min_gru"], ["echo"], budget, seeds=1)
+    return Plan.of(["min_gru"], ["echo"], budget, seeds=1, workers=1)
 
 
 def test_where_nothing_was_finished_another_budget_may_be_tried(tmp_path):
@@ -77,6 +77,24 @@ def test_a_file_for_claims_is_tried_before_the_first_run(tmp_path, capsys):
     assert "Is a directory" in capsys.readouterr().err
     Store(tmp_path / "new" / "claims.jsonl").prepare()
     assert Store(tmp_path / "new" / "claims.jsonl").read() == []
+
+
+def test_scoring_stops_where_a_seed_has_no_time_left(tmp_path, monkeypatch):
+    """A layer whose scores take minutes is refused after the first length that took too long."""
+    asked, clock = [], [0.0]
+
+    def evaluate(model, task, lengths):
+        asked.extend(lengths)
+        clock[0] += 100.0
+        return dict.fromkeys(lengths, 0.5)
+
+    monkeypatch.setattr(work, "evaluate", evaluate)
+    monkeypatch.setattr(work.time, "perf_counter", lambda: clock[0])
+    with pytest.raises(
+        InputError, match=r"a seed gets 15 s, too little for its scores \(up to length 6 they took 100 s\)"
+    ):
+        work.perform({"kind": "sweep", "plan": plan("20s").to_dict(), "layer": "min_gru", "task": "echo"}, print)
+    assert asked == [6]
 
 
 @pytest.mark.parametrize("named", [None, "x.part"])

@@ -15,6 +15,7 @@ from ritornello.lab.compare.contender import build, equal_size, measure_sizes
 from ritornello.lab.compare.plan import Plan
 from ritornello.lab.compare.speed import measure_speed
 from ritornello.lab.compare.trial import WARMUP, Learner, Limit, evaluate, train
+from ritornello.models import SequenceModel
 from ritornello.tasks import Task
 
 __all__ = ["perform"]
@@ -103,13 +104,10 @@ def _sweep(plan: Plan, layer: str, task: Task, tick: Tick) -> Record:
     rates = sorted({*task.training.learning_rates, *ALSO_TRIED.get(plan.preset, ())})
     learners = [_learner(plan, cell, task, lr, seed=0) for lr in rates]
     sizes = measure_sizes(learners[0].model, task)
-    scored = time.perf_counter()
-    untrained = evaluate(learners[0].model, task)
-    scored = time.perf_counter() - scored
-
+    seconds = budget.seed_seconds(plan.workers, plan.seeds)
+    untrained, scored = _scored(plan, learners[0].model, task, seconds)
     learners[0].step(0.0)  # the first step of a model is slower: memory, threads
     step_seconds, tokens = _clocked(learners[0])
-    seconds = budget.seed_seconds(plan.workers, plan.seeds)
     training_seconds = None if seconds is None else seconds - scored
     steps = budget.steps(step_seconds, sizes.token_flops * tokens, training_seconds)
     if steps < 1:
@@ -133,6 +131,24 @@ def _sweep(plan: Plan, layer: str, task: Task, tick: Tick) -> Record:
         "state_bytes": sizes.state_bytes,
         "seconds": round(time.perf_counter() - began, 3),
     }
+
+
+def _scored(plan: Plan, model: SequenceModel, task: Task, seconds: float | None) -> tuple[dict[int, float], float]:
+    """Length → score before any training, and how long that took.
+
+    Raises:
+        InputError: longer than a seed has, told after the length at which it has become so.
+    """
+    began = time.perf_counter()
+    found: dict[int, float] = {}
+    for length in task.test_lengths:
+        found |= evaluate(model, task, [length])
+        if seconds is not None and (spent := time.perf_counter() - began) > seconds:
+            raise InputError(
+                f"`budget` is {plan.budget}, of which a seed gets {_brief(seconds)} s, too little for its scores (up "
+                f"to length {length} they took {_brief(spent)} s). Give more, or fewer seeds."
+            )
+    return found, time.perf_counter() - began
 
 
 def _clocked(learner: Learner) -> tuple[float, float]:
@@ -172,9 +188,13 @@ def _halve(learners: list[Learner], each: int, tick: Tick) -> tuple[float, dict[
 
 
 def _too_small(plan: Plan, step_seconds: float, step_flops: float, scored: float) -> str:
-    needed = f"{step_flops:.3g} FLOP" if "FLOP" in plan.budget else f"{step_seconds:.2g} s"
-    scoring = f", after {scored:.2g} s for its scores" if plan.budget.endswith("s") else ""
+    needed = f"{step_flops:.3g} FLOP" if "FLOP" in plan.budget else f"{_brief(step_seconds)} s"
+    scoring = f", after {_brief(scored)} s for its scores" if plan.budget.endswith("s") else ""
     return (
         f"`budget` is {plan.budget}, of which a seed gets too little for one step of training ({needed}{scoring}). "
         "Give more, or fewer seeds."
     )
+
+
+def _brief(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
