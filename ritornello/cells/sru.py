@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -28,7 +30,7 @@ class SRUCell(Cell):
     def __init__(self, size: int, scale: float | None = None, bias: float = 0.0):
         super().__init__()
         self.size = size
-        self.scale = (1 + 2 * 2.718281828459045**bias) ** 0.5 if scale is None else scale
+        self.scale = (1 + 2 * math.exp(bias)) ** 0.5 if scale is None else scale
         bound = (3 / size) ** 0.5
         self.weight = nn.Parameter(torch.empty(3 * size, size).uniform_(-bound, bound))  # of c, f, r
         self.state_weight = nn.Parameter(torch.empty(2, size).uniform_(-bound, bound))  # v_f, v_r

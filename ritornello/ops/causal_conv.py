@@ -41,6 +41,8 @@ def causal_conv(
 
     Raises:
         InputError: shapes or dtypes that do not fit, or an unknown activation.
+
+    Source: torch.nn.functional.conv1d with ``groups=D``, the state standing where its padding would.
     """
     if activation not in (None, "silu"):
         raise InputError(f"`activation` of causal_conv is {activation!r}; it takes 'silu' or None.")
