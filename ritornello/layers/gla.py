@@ -28,10 +28,11 @@ class GLA(Layer):
         value_size: width / value heads where None.
         gate_rank: the rows of W₁.
         gate_temperature: the 16 in α's exponent.
+        negative_eigenvalues: the decay is 2 α − 1, in (−1, 1) (state tracking).
         norm_eps: of the norm of o.
 
     Source: Yang et al. 2023, arXiv:2312.06635, section 4.4; without the bias of W_g, with RMSNorm and initialised as in
-    the authors' code.
+    the authors' code; negative eigenvalues: Grazzi et al. 2024, arXiv:2411.12537.
     """
 
     kind = "gla"
@@ -54,6 +55,7 @@ class GLA(Layer):
         value_size: int | None = None,
         gate_rank: int = 16,
         gate_temperature: float = 16.0,
+        negative_eigenvalues: bool = False,
         norm_eps: float = 1e-5,
         **base: Any,
     ):
@@ -63,7 +65,7 @@ class GLA(Layer):
             key_size = max(1, divide(self.kind, "width", width, "heads", heads) // 2)
         at_least(1, self.kind, gate_rank=gate_rank)
         self.size = Heads.of(self.kind, width, heads, value_heads, key_size, value_size)
-        self.gate_temperature = gate_temperature
+        self.gate_temperature, self.negative_eigenvalues = gate_temperature, negative_eigenvalues
         keys, values, decays = self.size.keys, self.size.values, self.size.value_heads * key_size
         self.qkv_proj = nn.Linear(width, 2 * keys + values, bias=False)
         down, up = nn.Linear(width, gate_rank, bias=False), nn.Linear(gate_rank, decays)
@@ -83,5 +85,8 @@ class GLA(Layer):
         q, k, v = self.size.split(self.qkv_proj(x))
         gate = self.decay_proj(x).unflatten(-1, (self.size.value_heads, self.size.key_size))
         log_decay = F.logsigmoid(gate.to(state["S"].dtype)) / self.gate_temperature
-        o, S = call.solve(Decay(k, v, log_decay), q, state["S"])
+        decay = None
+        if self.negative_eigenvalues:
+            log_decay, decay = None, 2 * log_decay.exp() - 1
+        o, S = call.solve(Decay(k, v, log_decay, decay), q, state["S"])
         return self.out_proj(self.norm(o, self.gate_proj(x))), {"S": S}

@@ -8,6 +8,7 @@ from tests.oracles.numpy_parts import rms_norm, rows, sigmoid, silu, weights
 
 VARIANTS = {
     "plain": {"heads": 2, "norm_eps": 0.01},
+    "negative": {"heads": 2, "gate_temperature": 0.5, "negative_eigenvalues": True},
     "grouped": {"heads": 2, "value_heads": 4, "key_size": 5, "value_size": 7, "gate_rank": 3, "gate_temperature": 2.0},
 }
 
@@ -20,6 +21,8 @@ def forward(layer, x):
         q, k, v = np.split(x @ w["qkv_proj.weight"].T, [H * K, 2 * H * K], axis=1)
         logits = x @ w["decay_proj.0.weight"].T @ w["decay_proj.1.weight"].T + w["decay_proj.1.bias"]
         alpha = sigmoid(logits) ** (1 / layer.gate_temperature)
+        if layer.negative_eigenvalues:  # arXiv:2411.12537: from (0, 1) to (−1, 1)
+            alpha = 2 * alpha - 1
         gate = silu(x @ w["gate_proj.weight"].T)
         out = np.zeros((len(x), Hv * V))
         for head in range(Hv):
