@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 
-from ritornello.errors import InputError
+from ritornello.errors import BackendError, InputError
 from ritornello.kernels import registry
 from ritornello.kernels.recompute import recomputed
 from ritornello.kernels.tape import recording
@@ -242,9 +241,29 @@ class _Plain(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *grads):
-        return *ctx.op._gradients(ctx, (*grads, None), ctx.op._backward), None
+        with torch.no_grad():
+            found = ctx.op._gradients(ctx, (*grads, None), ctx.op._backward)
+        if torch.is_grad_enabled():
+            found = _OnlyOnce.apply(ctx.op.name, len(found), *found, *grads, *ctx.saved_tensors)
+        return *found, None
+
+
+class _OnlyOnce(torch.autograd.Function):
+    """Gradients that refuse to be differentiated, by whatever they came of. PyTorch's `once_differentiable` lets those of
+    a constant gradient, such as a sum's, pass as constants: a term that penalises them would be lost."""
+
+    @staticmethod
+    def forward(ctx, name, count, *tensors):
+        ctx.name = name
+        return tuple(None if t is None else t.detach() for t in tensors[:count])
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise BackendError(
+            f"A second derivative of {ctx.name} was asked for, and its kernels have a first one only. Run it with "
+            'rt.backend("reference"), which is differentiable any number of times.'
+        )
 
 
 class _Transformed(torch.autograd.Function):

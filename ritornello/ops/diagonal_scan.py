@@ -47,5 +47,10 @@ def diagonal_scan(
     dtype = torch.promote_types(a.dtype, b.dtype)
     if dtype not in FLOATING and not dtype.is_complex:
         raise InputError(f"diagonal_scan was given {dtype}; it takes floating or complex tensors.")
+    if isinstance(state, Tensor) and state.is_complex() and not dtype.is_complex:
+        raise InputError(
+            f"`state` of diagonal_scan is {state.dtype}, and `a` and `b` are {dtype}: the results would lose its "
+            "imaginary part. Make `b` complex as well."
+        )
     a, b = a.to(dtype), b.to(dtype)
     return _op(a, b, _check.channel_state("diagonal_scan", state, b, cu_seqlens), cu_seqlens)

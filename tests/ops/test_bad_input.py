@@ -142,3 +142,12 @@ def test_sizes_of_nothing(name):
         assert (m == 1).all() and (w == 3).all()
         y, h = ops.selective_scan(x, x, torch.ones(4, 0), nothing, nothing, 2 * torch.ones(4))
         assert (y == 2).all() and h.shape == (1, 4, 0)
+
+
+def test_a_complex_state_of_a_real_scan_is_refused():
+    """Its imaginary part would be dropped. The other way round nothing is lost."""
+    real, imaginary = torch.rand(1, 3, 2), torch.full((1, 2), 1j)
+    with pytest.raises(InputError, match=r"`state` of diagonal_scan is torch.complex64.*imaginary"):
+        ops.diagonal_scan(real, real, imaginary)
+    assert ops.diagonal_scan(real, real + 0j, imaginary)[1].imag.all()
+    assert ops.diagonal_scan(real + 0j, real, real[:, 0])[1].is_complex()
