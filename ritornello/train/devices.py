@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ritornello.errors import InputError
+from ritornello.layers import MoE
 from ritornello.models import LanguageModel
 from ritornello.train.settings import Settings
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["launch", "optimizer_state", "restore_optimizer", "whole"]
 
 
-def launch(settings: Settings) -> Fabric:
-    """The processes of a run. With several devices Fabric starts this program once more for each of the others.
+def launch(settings: Settings, model: LanguageModel) -> Fabric:
+    """The processes of a run of `model`. With several devices Fabric starts this program once more for each of the
+    others.
 
     Raises:
         InputError: more GPUs than there are, or Lightning Fabric is not installed.
@@ -35,12 +37,17 @@ def launch(settings: Settings) -> Fabric:
         raise InputError(f"`devices` is {settings.devices}; this machine has {torch.cuda.device_count()} GPUs.")
     strategy: Any = "auto"
     if settings.devices > 1:
-        strategy = "ddp" if settings.strategy == "ddp" else _sharded(settings.devices)
+        strategy = _replicated(model) if settings.strategy == "ddp" else _sharded(settings.devices)
     precision = "bf16-mixed" if settings.bf16 else "32-true"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets
     fabric = Fabric(accelerator=accelerator, devices=settings.devices, strategy=strategy, precision=precision)
     fabric.launch()
     return fabric
+
+
+def _replicated(model: LanguageModel) -> str:
+    """DDP waits for a gradient of every parameter, unless told to look: an expert that no step went to has none."""
+    return "ddp_find_unused_parameters_true" if any(isinstance(m, MoE) for m in model.modules()) else "ddp"
 
 
 def _sharded(devices: int) -> Any:

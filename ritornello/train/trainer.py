@@ -81,7 +81,7 @@ class Trainer:
         self.data, self.heldout, self.settings, self.out, self.record = data, heldout, settings, Path(out), record
         self.show, self.tensorboard = show, tensorboard
         self.step, self.seconds = 0, 0.0
-        self.fabric = devices.launch(settings)
+        self.fabric = devices.launch(settings, model)
         self.objective = Objective(model.train(), settings.carry_state, settings.balance)
         self.wrapped = self.fabric.setup_module(self.objective)
         # Only now: sharding has put other parameters in the model's place.

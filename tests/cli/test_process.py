@@ -144,3 +144,30 @@ def test_two_processes_train_together(text, tmp_path, strategy):
     for name in one:  # the same rows, summed in another order
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
     assert finish(start("train", "--out", tmp_path / "two", "--resume", "--steps", 10))[0] == 0
+
+
+EXPERTS = """
+import sys
+from ritornello.models import ByteTokenizer, LanguageModel, ModelConfig
+from ritornello.tasks.text_files import Document
+from ritornello.train import Settings, Tokens, Trainer
+
+text = Tokens.of([Document(str(i), b"hello world " * 50) for i in range(8)], ByteTokenizer())
+experts = ("moe", {"experts": 32, "top_k": 1, "hidden": 8})
+model = LanguageModel(ModelConfig(vocab_size=256, width=16, pattern="min_gru", depth=1, ffn=experts))
+settings = Settings(steps=3, batch=1, length=8, devices=2)
+print(Trainer(model, text, text, settings, sys.argv[1], show=False).run().step)
+"""
+
+
+def test_experts_that_no_step_goes_to_stop_no_process(tmp_path):
+    """Eight steps leave most of 32 experts without a gradient, others in each process."""
+    program = tmp_path / "experts.py"
+    program.write_text(EXPERTS)
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(program), str(tmp_path / "run")]
+    code, out, err = finish(
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    )
+    assert code == 0, err[-3000:]
+    assert out.split() == ["3", "3"]
