@@ -250,8 +250,8 @@ class _Plain(torch.autograd.Function):
 
 
 class _OnlyOnce(torch.autograd.Function):
-    """Gradients that refuse to be differentiated, by whatever they came of. PyTorch's `once_differentiable` lets those of
-    a constant gradient, such as a sum's, pass as constants: a term that penalises them would be lost."""
+    """Gradients that refuse to be differentiated, by whatever they came of. With PyTorch's `once_differentiable` those
+    of a constant gradient, such as a sum's, are constants: a term that penalises them would be lost."""
 
     @staticmethod
     def forward(ctx, name, count, *tensors):
