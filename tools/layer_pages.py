@@ -7,11 +7,11 @@ docstring, the size of the state from a small layer that has just read something
 from __future__ import annotations
 
 import inspect
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from docstrings import described, escaped, linked, markdown
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -85,7 +85,13 @@ def table(role: str, folder: str = "") -> str:
     lines = ["| name | family | state | grows | paper |", "|---|---|---:|---|---|"]
     for name, cls in layers.catalogue(role).items():
         about, growth = cls.traits.about, cls.traits.growth
-        cells = (f"[`{name}`]({folder}{name}.md)", about.family, f"{state_numbers(cls):,}", growth, linked(about.paper))
+        cells = (
+            f"[`{name}`]({folder}{name}.md)",
+            about.family,
+            f"{state_numbers(cls):,}",
+            growth,
+            escaped(linked(about.paper)),
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -128,6 +134,10 @@ y, state = layer(torch.randn(2, 16, {WIDTH}), state)  # goes on where it was
 ## Options
 
 {options(cls)}
+
+## In full
+
+{markdown(cls.__doc__ or "", without=["Args"])}
 """
 
 
@@ -141,16 +151,6 @@ def options(cls: type[Layer]) -> str:
     return "\n".join(["| option | default | |", "|---|---|---|", *rows])
 
 
-def described(docstring: str) -> dict[str, str]:
-    """Name → text, of the section ``Args:`` of a docstring. Names may share a line: ``q, k: (B, T, H, K)``."""
-    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", docstring, re.MULTILINE)
-    found: dict[str, str] = {}
-    for entry in re.split(r"\n(?= {4}\S)", section[1] if section else ""):
-        names, _, text = " ".join(entry.split()).partition(": ")
-        found |= {name.strip(): text for name in names.split(",")}
-    return found
-
-
 def state_numbers(cls: type[Layer], tokens: int = 16) -> int:
     """How many numbers the state of one row holds after some tokens, counters left out."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -159,12 +159,3 @@ def state_numbers(cls: type[Layer], tokens: int = 16) -> int:
         _, state = layer(torch.randn(1, tokens, WIDTH))
     leaves = tree_leaves(state)
     return sum(leaf.numel() for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point())
-
-
-def linked(paper: str) -> str:
-    """The paper with its arXiv numbers as links."""
-    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", escaped(paper))
-
-
-def escaped(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -6,6 +6,7 @@ import argparse
 from itertools import groupby
 
 from ritornello import hub
+from ritornello.cli.reading import place
 from ritornello.hub import Inspected
 from ritornello.layers import Layer
 from ritornello.models.backbone import describe
@@ -20,11 +21,13 @@ EXAMPLES = """\
 
 
 def add_options(options: argparse.ArgumentParser) -> None:
-    options.add_argument("path", metavar="PATH", help="the folder of a saved model, or a model's id on the hub")
+    options.add_argument(
+        "path", metavar="PATH", help="the folder of a run or of a saved model, or a model's id on the hub"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    found = hub.inspect(arguments.path)
+    found = hub.inspect(place(arguments.path))
     for name, value in _told(found):
         print(f"{name:<15}{value}")
 

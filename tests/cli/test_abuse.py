@@ -61,6 +61,16 @@ def test_places_that_cannot_be_written_to(text, saved, tmp_path, capsys):
     assert capsys.readouterr().out == "", "nothing was done first"
 
 
+def test_a_run_is_told_of_and_converted(text, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert cli.main(["train", "--data", str(text), *SMALL, "--steps", "1", "--out", str(out)]) == 0
+    assert cli.main(["info", str(out)]) == 0
+    assert "step-00000001" in capsys.readouterr().out
+    assert cli.main(["convert", str(out), str(tmp_path / "mine"), "--to", "ritornello"]) == 0
+    assert "are both" in refused(capsys, "convert", out, out, "--to", "ritornello")
+    assert "are both" in refused(capsys, "convert", out, out / "step-00000001", "--to", "ritornello")
+
+
 def test_numbers_that_nobody_wants(text, saved, tmp_path, capsys):
     train = ["train", "--data", text, *SMALL, "--steps", "1", "--out", tmp_path / "run"]
     assert "`threads` is 0" in refused(capsys, *train, "--threads", 0)

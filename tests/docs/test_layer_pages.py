@@ -9,7 +9,7 @@ import pytest
 
 from ritornello import layers
 from tests.docs.test_code_blocks import program, run
-from tools import layer_pages
+from tools import docstrings, layer_pages
 
 PAGES = layer_pages.pages()
 NAMES = [name for role in layer_pages.ROLES for name in layers.catalogue(role)]
@@ -46,4 +46,4 @@ def test_the_code_of_all_pages_runs(tmp_path: Path) -> None:
 
 def test_descriptions_are_read_from_the_docstring() -> None:
     docstring = "y = x\n\nArgs:\n    q, k: (B, T).\n    bias: whether\n        there is one: yes.\n\nSource: none.\n"
-    assert layer_pages.described(docstring) == {"q": "(B, T).", "k": "(B, T).", "bias": "whether there is one: yes."}
+    assert docstrings.described(docstring) == {"q": "(B, T).", "k": "(B, T).", "bias": "whether there is one: yes."}
