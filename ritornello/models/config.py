@@ -127,8 +127,7 @@ class ModelConfig:
         object.__setattr__(self, "pattern", pattern)
         object.__setattr__(self, "depth", len(pattern) if self.depth is None else self.depth)
         _positive("depth", "ModelConfig", self.depth)
-        several = isinstance(self.ffn, (list, tuple)) and not _is_pair(self.ffn)
-        ffn = tuple(as_feed_forward(f) for f in self.ffn) if several else as_feed_forward(self.ffn)
+        ffn = tuple(map(as_feed_forward, self.ffn)) if _is_list(self.ffn) else as_feed_forward(self.ffn)
         if ffn == ():
             raise InputError("`ffn` is an empty list; wanted at least one feed-forward, or None.")
         object.__setattr__(self, "ffn", ffn)
@@ -159,7 +158,7 @@ class ModelConfig:
 
     def feed_forwards(self) -> tuple[Entry | None, ...]:
         """The feed-forward of each entry."""
-        cycle = self.ffn if isinstance(self.ffn, tuple) and not _is_pair(self.ffn) else (self.ffn,)
+        cycle = self.ffn if _is_list(self.ffn) else (self.ffn,)
         return tuple(cycle[i % len(cycle)] for i in range(self.depth or 0))
 
     def blocks(self) -> Iterator[Entry]:
@@ -179,8 +178,7 @@ class ModelConfig:
         """A JSON value from which `from_dict` makes this config again."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         plain["pattern"] = [entry_to_json(e) for e in self.pattern]
-        several = isinstance(self.ffn, tuple) and not _is_pair(self.ffn)
-        plain["ffn"] = [_to_json(f) for f in self.ffn] if several else _to_json(self.ffn)
+        plain["ffn"] = [_to_json(f) for f in self.ffn] if _is_list(self.ffn) else _to_json(self.ffn)
         return plain
 
     @staticmethod
@@ -255,7 +253,13 @@ def entry_to_json(entry: Entry) -> Any:
     return entry if isinstance(entry, str) else [entry[0], dict(entry[1])]
 
 
+def _is_list(ffn: Any) -> bool:
+    """Whether these are feed-forwards to be cycled through, and not one with its options."""
+    return isinstance(ffn, (list, tuple)) and not _is_pair(ffn)
+
+
 def _is_pair(entry: Any) -> bool:
+    """Whether this is (name, options), and not a pattern of a name and a node in JSON."""
     return (
         isinstance(entry, (tuple, list))
         and len(entry) == 2
