@@ -35,7 +35,8 @@ class Settings:
         balance: how much of the loss that keeps the loads of routers even is added (see `LanguageModel.loss`).
         accumulate: batches whose gradients are summed before an update.
         carry_state: each row reads one stretch of text window by window, and its state goes on from one to the next
-            (backpropagation is truncated at the window); else windows are shuffled and documents packed.
+            (backpropagation is truncated at the window); else windows are shuffled and documents packed. A state that
+            grows, as of attention without a window, then holds all that was read in a pass over the text.
         bf16: matrix products in bfloat16 (autocast); weights and states stay float32.
         eval_every: steps between two evaluations, each followed by a checkpoint; None: ten in the run, by its progress.
         seed: of the weights and of the order of the data.
@@ -66,6 +67,9 @@ class Settings:
     def __post_init__(self):
         if self.steps is None and self.minutes is None:
             object.__setattr__(self, "steps", 1000)
+        for name in ("steps", "batch", "length", "accumulate", "eval_every", "devices", "seed"):
+            if not isinstance(getattr(self, name), int | None):
+                raise InputError(f"`{name}` is {getattr(self, name)!r}; wanted a whole number.")
         for name in ("steps", "minutes", "batch", "length", "lr", "clip", "accumulate", "eval_every", "devices"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):

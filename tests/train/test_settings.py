@@ -34,7 +34,7 @@ def test_progress_is_by_steps_or_by_the_clock():
     [
         {"steps": 0}, {"minutes": -1}, {"batch": 0}, {"length": -3}, {"lr": 0}, {"lr": float("nan")}, {"clip": 0},
         {"accumulate": 0}, {"devices": 0}, {"warmup": 1}, {"final_lr": -0.1}, {"beta2": 1}, {"weight_decay": -1},
-        {"strategy": "dpp"}, {"eval_every": 0}, {"lr": float("inf")},
+        {"strategy": "dpp"}, {"eval_every": 0}, {"lr": float("inf")}, {"batch": 2.5}, {"steps": 1e3},
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(wrong):
