@@ -6,12 +6,18 @@
  * real  what sums, states and decays are: float, or double for double activations
  * act   what activations are: float, double, or bfloat16 as uint16_t
  * vec   RIT_LANES reals in one register; GCC's and Clang's vector extension, so + - * / and == < work lane by lane
+ *
+ * An entry is given one struct of 64-bit fields, packed in Python. All sizes and places in it, and all products of them
+ * here, are int64_t; strides count elements. Tensors need no alignment: loads and stores are memcpys, which compilers
+ * make one instruction each. A function whose flag (a mode, a number of taps, is_complex) is a constant where it is called
+ * is INLINE, so that every value of the flag gets a loop without branches.
  */
 #ifndef RIT_ISA_H
 #define RIT_ISA_H
 
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #if defined(__AVX2__)
@@ -309,15 +315,11 @@ INLINE vec vec_tanh(vec x) {
 /* 1 / (1 + e⁻ˣ) */
 INLINE vec vec_sigmoid(vec x) { return REAL(1.0) / (REAL(1.0) + vec_exp(-x)); }
 
-/* log σ(x) = min(x, 0) − log(1 + e^{−|x|}), and log(1 + eˣ) = −log σ(−x) */
+/* log σ(x) = min(x, 0) − log(1 + e^{−|x|}) */
 INLINE vec vec_log_sigmoid(vec x) { return vec_min(vec_set(0), x) - vec_log1p(vec_exp(vec_min(x, -x))); }
-INLINE vec vec_softplus(vec x) { return -vec_log_sigmoid(-x); }
 
 /* One value, through the same code: so that a step alone and a step in a loop give the same bits. */
 INLINE real real_exp(real x) { return vec_exp(vec_set(x))[0]; }
-INLINE real real_log(real x) { return vec_log(vec_set(x))[0]; }
-INLINE real real_tanh(real x) { return vec_tanh(vec_set(x))[0]; }
-INLINE real real_sigmoid(real x) { return vec_sigmoid(vec_set(x))[0]; }
 INLINE real real_log_sigmoid(real x) { return vec_log_sigmoid(vec_set(x))[0]; }
 
 /* --------------------------------------------------------------------------------------------------- sequences */
@@ -357,11 +359,15 @@ INLINE struct rit_blocks rit_blocks(int64_t sequences, int64_t channels, int64_t
     return (struct rit_blocks){width, rit_divide_up(channels, width)};
 }
 
-/* Memory for `count` reals, on a cache line. Freed by free. */
+/* Memory for `count` reals, on a cache line. Freed by free. A thread of a pool has nobody to raise an error to, so where
+ * there is none the process ends, with a word. */
 INLINE real *rit_scratch(int64_t count) {
     const size_t bytes = ((size_t)count * sizeof(real) + 63) & ~(size_t)63;
     real *p = aligned_alloc(64, bytes ? bytes : 64);
-    if (!p) abort(); /* as PyTorch's own allocator would have failed at a far larger request */
+    if (!p) {
+        fprintf(stderr, "ritornello: a native kernel found no memory for its %zu bytes of scratch\n", bytes);
+        abort();
+    }
     return p;
 }
 
