@@ -100,3 +100,17 @@ def test_packing_of_no_sequence_and_of_int32(op):
     torch.testing.assert_close(got, want, rtol=0, atol=0)
     assert nothing.shape == want.shape
     assert not nothing.any()
+
+
+def test_a_forget_gate_of_minus_infinity_forgets_all():
+    arguments = case("mlstm", "plain", torch.float64).arguments
+    f = arguments["f"].clone()
+    f[:, 2::3] = float("-inf")
+    results = []
+    for name in ("reference", "torch"):
+        inputs = {**arguments, "f": f, "v": arguments["v"].clone().requires_grad_()}
+        with backend(name):
+            o, (C, n, m) = ops.mlstm(**inputs)
+        scale = m.exp().unsqueeze(-1)
+        results.append((o, C * scale.unsqueeze(-1), n * scale, *torch.autograd.grad(o.square().sum(), inputs["v"])))
+    torch.testing.assert_close(results[1], results[0])

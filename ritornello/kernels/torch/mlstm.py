@@ -18,7 +18,7 @@ from ritornello.typing import accumulated
 def _window(q, k, v, i, f, C, n, m, scale, eps):
     log_f = logsigmoid(f)
     with torch.no_grad():
-        total = log_f.double().cumsum(1)
+        total = log_f.double().clamp(min=-10000.0).cumsum(1)  # −∞ − (−∞) is no number; the decay keeps its −∞
         level = (i.double() - total).cummax(1).values
         level = total + torch.maximum(level, m.double().unsqueeze(1))
         before = torch.cat([m.double().unsqueeze(1), level[:, :-1]], 1)
