@@ -187,7 +187,8 @@ class Attention(Layer):
 
     def _over_all(self, q, k, v, state, start: int | None, call: Call):
         position, sequence = state["position"], call.sequence
-        if state["k"].shape[1] == 0 and sequence.cu_seqlens is None:
+        fresh = state["k"].shape[1] == 0  # no row has read anything: the new steps are all there is to see
+        if fresh and sequence.cu_seqlens is None:
             return attend(q, k, v, position, start=0), k, v
         if recording():  # the same shapes at every step: all the room there is, most of it masked
             needed = state["k"].shape[1]
@@ -197,11 +198,13 @@ class Attention(Layer):
             needed = most(sequence.after(position))
         in_place = call.donate and not torch.is_grad_enabled()
         valid = None if sequence.cu_seqlens is None else lambda: sequence.valid(q.device)
-        k, v = (
+        keys, values = (
             grow_cache(state[n].to(new.dtype), new, position, valid, needed, in_place, start)
             for n, new in (("k", k), ("v", v))
         )
-        return attend(q, k[:, :needed], v[:, :needed], position, start=start), k, v
+        if fresh:
+            return attend(q, k, v, position, start=0), keys, values
+        return attend(q, keys[:, :needed], values[:, :needed], position, start=start), keys, values
 
 
 def _stretch(scaling: Mapping[str, Any] | None) -> Stretch | Yarn | None:
