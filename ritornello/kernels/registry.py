@@ -106,7 +106,7 @@ def backend(name: str) -> Iterator[None]:
         BackendError: no such backend; or, at the call of an op, one that cannot run it (those that can are named).
     """
     if name not in BACKENDS:
-        raise BackendError(f"There is no backend {name!r}. {nearest(name, BACKENDS)}")
+        raise BackendError(f"There is no backend {name!r}. {nearest(str(name), BACKENDS)}")
     global _forced
     asked = [name]
     with _lock:

@@ -159,12 +159,14 @@ class Layer(nn.Module):
     @abstractmethod
     def leaves(self) -> Mapping[str, Leaf]:
         """The tensors of the state, by name."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no leaves(): return a Leaf for each tensor of its state.")
 
     @abstractmethod
     def mix(self, x: Tensor, state: Mapping[str, Any], call: Call) -> tuple[Tensor, dict[str, Any]]:
         """The outputs and the new state, for x (B, T, width) with the sequences ``call.sequence``."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no mix(x, state, call): return y and the new state."
+        )
 
     def canonical(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
         """The state in a form in which equal states have equal numbers; a layer whose state has a free scale or unused
@@ -296,6 +298,7 @@ def at_least(least: int, kind: str, **sizes: int) -> None:
 
 def divide(kind: str, whole: str, size: int, parts: str, count: int) -> int:
     """size / count, where it is whole; else a sentence that offers counts that work."""
+    at_least(1, kind, **{whole: size})
     if count < 1 or size % count:
         good = [n for n in range(1, min(size, 64) + 1) if size % n == 0]
         near = sorted(good, key=lambda n: abs(n - count))[:4]

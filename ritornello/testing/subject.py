@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ritornello import state as states
+from ritornello.errors import InputError
 from ritornello.layers.base import Layer
 from ritornello.state import State
 from ritornello.testing.tolerance import excess, tolerance
@@ -33,7 +34,10 @@ class Subject:
     def layer(self, dtype: torch.dtype = torch.float64) -> Layer:
         """The layer, its every weight moved off its initial value, so that no zero hides a term."""
         torch.manual_seed(7)
-        layer = self.make().to(dtype)
+        layer = self.make()
+        if not isinstance(layer, Layer):
+            raise InputError(f"`make` returned a {type(layer).__name__}; wanted a ritornello.layers.Layer.")
+        layer.to(dtype)
         with torch.no_grad():
             for p in layer.parameters():
                 p.add_(0.05 * torch.randn_like(p))

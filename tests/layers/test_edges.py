@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+import ritornello as rt
 from ritornello import layers
 from ritornello.state import map_tensors
+from ritornello.testing import check_layer
 
 ALL = [name for role in ("mixer", "feed_forward") for name in layers.catalogue(role)]
 
@@ -36,3 +38,23 @@ def test_the_first_state_may_be_trained(name):
     (y.square().sum() + sum(t.square().sum() for t in last.tensors() if t.grad_fn is not None)).backward()
     for leaf, t in zip(fresh.leaves, fresh.tensors(), strict=True):
         assert t.grad is None or t.grad.isfinite().all(), leaf
+
+
+def test_what_a_layer_of_ones_own_lacks_is_said():
+    class Empty(layers.Layer):
+        kind = "empty"
+
+    with pytest.raises(NotImplementedError, match=r"Empty has no leaves\(\)"):
+        Empty(4)(torch.zeros(1, 2, 4))
+    Empty.leaves = lambda self: {}  # type: ignore[method-assign]
+    with pytest.raises(NotImplementedError, match=r"Empty has no mix\("):
+        Empty(4)(torch.zeros(1, 2, 4))
+    with pytest.raises(rt.InputError, match=r"`make` returned a Linear; wanted a ritornello.layers.Layer"):
+        check_layer(lambda: torch.nn.Linear(4, 4))  # type: ignore[arg-type, return-value]
+
+
+def test_no_heads_are_said_to_be_none():
+    with pytest.raises(rt.InputError, match="`heads` of attention is 0; wanted at least 1"):
+        layers.Attention(16, heads=0)
+    with pytest.raises(rt.BackendError, match="There is no backend None"), rt.backend(None):  # type: ignore[arg-type]
+        pass
