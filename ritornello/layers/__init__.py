@@ -48,6 +48,7 @@ from ritornello.layers.para_lstm import ParaLSTM
 from ritornello.layers.peephole_lstm import PeepholeLSTM
 from ritornello.layers.qrnn import QRNN
 from ritornello.layers.relit import ReLiT
+from ritornello.layers.relu_attention import ReLUAttention
 from ritornello.layers.retention import Retention
 from ritornello.layers.rg_lru import RGLRU
 from ritornello.layers.rwkv4 import RWKV4
@@ -65,6 +66,7 @@ from ritornello.layers.slstm import SLSTM
 from ritornello.layers.sru import SRU
 from ritornello.layers.tcnca import TCNCA
 from ritornello.layers.ugrnn import UGRNN
+from ritornello.layers.urpe_attention import URPEAttention
 from ritornello.layers.wave_rnn import WaveRNN
 
 for _layer in [v for v in globals().values() if isinstance(v, type) and issubclass(v, Layer) and v is not Layer]:
@@ -133,10 +135,12 @@ __all__ = [
     "RWKV4ChannelMix",
     "RWKV6ChannelMix",
     "RWKV7ChannelMix",
+    "ReLUAttention",
     "ReLiT",
     "Retention",
     "ShortConv",
     "Traits",
+    "URPEAttention",
     "WaveRNN",
     "build",
     "catalogue",

@@ -12,7 +12,9 @@ from ritornello.models import reader, recorded
 from ritornello.models.recorded import RecordedStep
 
 MIXERS = sorted(n for n, c in catalogue().items() if c.traits.causal and c.traits.role == "mixer")
-CALLED = {"forgetting_attention", "fp_rnn", "implicit_ssm", "log_linear", "mom"}
+CALLED = {
+    "forgetting_attention", "fp_rnn", "implicit_ssm", "log_linear", "mom", "relu_attention", "urpe_attention",
+}  # fmt: skip
 """Layers that look at numbers in Python."""
 
 
