@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.conv import ShortConv
+from ritornello.layers.parts.gates import write_strength
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import RMSNorm, l2_normalize
 from ritornello.transition import Delta
@@ -74,6 +74,6 @@ class DeltaNet(Layer):
     def mix(self, x, state, call: Call):
         qkv, window = self.conv(self.qkv_proj(x), state["conv"], call)
         q, k, v = self.size.split(qkv)
-        beta = torch.sigmoid(self.beta_proj(x).to(state["S"].dtype)) * (2 if self.negative_eigenvalues else 1)
+        beta = write_strength(self.beta_proj(x), self.negative_eigenvalues)
         o, S = call.solve(Delta(l2_normalize(k), v, beta), l2_normalize(q), state["S"])
         return self.out_proj(self.norm(o).flatten(-2)), {"S": S, "conv": window}

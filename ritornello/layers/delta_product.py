@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
 from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.conv import ShortConv
-from ritornello.layers.parts.gates import GatedNorm, StepDecay
+from ritornello.layers.parts.gates import GatedNorm, StepDecay, write_strength
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import l2_normalize
 from ritornello.sequence import Sequence
@@ -87,13 +86,13 @@ class DeltaProduct(Layer):
         return {"S": self.size.state(), "conv": self.conv.leaf()}
 
     def mix(self, x, state, call: Call):
-        n, size, wide = self.householders, self.size, state["S"].dtype
+        n, size = self.householders, self.size
         qkv, window = self.conv(self.qkv_proj(x), state["conv"], call)
         q, k, v = qkv.split([size.keys, n * size.keys, n * size.values], -1)
         q = l2_normalize(q.unflatten(-1, (size.heads, size.key_size))).repeat_interleave(n, 1)
         k = l2_normalize(k.unflatten(-1, (n, size.heads, size.key_size)).flatten(1, 2))
         v = v.unflatten(-1, (n, size.value_heads, size.value_size)).flatten(1, 2)
-        beta = torch.sigmoid(self.beta_proj(x).to(wide)) * (2 if self.negative_eigenvalues else 1)
+        beta = write_strength(self.beta_proj(x), self.negative_eigenvalues)
         beta = beta.unflatten(-1, (n, size.value_heads)).flatten(1, 2)
         log_decay = None
         if self.decay is not None and self.decay_proj is not None:  # α acts before the first of the n

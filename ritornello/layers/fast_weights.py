@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Traits
+from ritornello.layers.parts.gates import write_strength
 from ritornello.layers.parts.heads import Heads
 from ritornello.transition import Delta
 from ritornello.typing import Tensor
@@ -80,7 +81,7 @@ class FastWeights(Layer):
 
     def mix(self, x, state, call: Call):
         q, k, v = self.size.split(self.qkv_proj(x))
-        beta = torch.sigmoid(self.beta_proj(x).to(state["S"].dtype)) * (2 if self.negative_eigenvalues else 1)
+        beta = write_strength(self.beta_proj(x), self.negative_eigenvalues)
         step = Delta(dpfp(k, self.nu), v, beta, scale=self.size.key_size**-0.5)
         o, S = call.solve(step, dpfp(q, self.nu), state["S"])
         return self.out_proj(o.flatten(-2)), {"S": S}

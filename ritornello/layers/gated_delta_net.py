@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from ritornello.layers.base import About, Call, Layer, Traits
 from ritornello.layers.parts.conv import ShortConv
-from ritornello.layers.parts.gates import GatedNorm, StepDecay
+from ritornello.layers.parts.gates import GatedNorm, StepDecay, write_strength
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import l2_normalize
 from ritornello.transition import Delta
@@ -81,6 +80,6 @@ class GatedDeltaNet(Layer):
         q, k, v = self.size.split(qkv)
         q, k = l2_normalize(q), l2_normalize(k)
         a, b = self.ab_proj(x).chunk(2, -1)
-        beta = torch.sigmoid(b.to(state["S"].dtype)) * (2 if self.negative_eigenvalues else 1)
+        beta = write_strength(b, self.negative_eigenvalues)
         o, S = call.solve(Delta(k, v, beta, self.decay(a)), q, state["S"])
         return self.out_proj(self.norm(o, self.gate_proj(x))), {"S": S, "conv": window}

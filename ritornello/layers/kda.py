@@ -10,7 +10,7 @@ from torch import nn
 from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Traits, at_least
 from ritornello.layers.parts.conv import ShortConv
-from ritornello.layers.parts.gates import GatedNorm, StepDecay
+from ritornello.layers.parts.gates import GatedNorm, StepDecay, write_strength
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.low_rank import LowRankProjection
 from ritornello.layers.parts.norm import l2_normalize
@@ -96,7 +96,7 @@ class KDA(Layer):
     def mix(self, x, state, call: Call):
         qkv, window = self.conv(self.qkv_proj(x), state["conv"], call)
         q, k, v = self.size.split(qkv)
-        beta = torch.sigmoid(self.beta_proj(x).to(state["S"].dtype)) * (2 if self.negative_eigenvalues else 1)
+        beta = write_strength(self.beta_proj(x), self.negative_eigenvalues)
         o, S = call.solve(Delta(l2_normalize(k), v, beta, self._log_decay(x)), l2_normalize(q), state["S"])
         return self.out_proj(self.norm(o, self.gate_proj(x))), {"S": S, "conv": window}
 

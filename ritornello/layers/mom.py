@@ -10,7 +10,7 @@ from torch import nn
 from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least
 from ritornello.layers.parts.conv import ShortConv
-from ritornello.layers.parts.gates import GatedNorm, StepDecay
+from ritornello.layers.parts.gates import GatedNorm, StepDecay, write_strength
 from ritornello.layers.parts.heads import Heads
 from ritornello.layers.parts.norm import l2_normalize
 from ritornello.layers.parts.routing import note
@@ -95,8 +95,8 @@ class MoM(Layer):
         return {name: Leaf((self.count, *leaf.shape), leaf.holds) for name, leaf in one.items()}
 
     def mix(self, x, state, call: Call):
-        heads, wide = self.size.heads, state["S"].dtype
-        chosen, weights = self._route(x, wide, call)
+        heads = self.size.heads
+        chosen, weights = self._route(x, state["S"].dtype, call)
         routed, order = self._sorted(chosen, call)
         picked = self.memory_proj(x).unflatten(-1, (self.count, -1)).gather(2, _spread(chosen, sum(self.parts)))
         q = self.q_proj(x).unsqueeze(2).expand(-1, -1, chosen.shape[2], -1)
@@ -104,7 +104,7 @@ class MoM(Layer):
         qkv, b, a = qkvba.split([self.size.keys * 2 + self.size.values, heads, heads], -1)
         qkv, window = self.conv(qkv, state["conv"].flatten(0, 1), routed)
         q, k, v = self.size.split(qkv)
-        beta = torch.sigmoid(b.to(wide)) * (2 if self.negative_eigenvalues else 1)
+        beta = write_strength(b, self.negative_eigenvalues)
         step = Delta(l2_normalize(k), v, beta, self.decay(a))
         o, S = routed.solve(step, l2_normalize(q), state["S"].flatten(0, 1))
         back = torch.empty_like(order)

@@ -14,7 +14,7 @@ from ritornello.layers.parts.tags import KEEP_FLOAT32, NO_WEIGHT_DECAY
 from ritornello.ops import rms_norm, swiglu
 from ritornello.typing import Tensor, accumulation_dtype
 
-__all__ = ["GatedNorm", "NormOfGated", "StepDecay", "inverse_softplus_of_steps"]
+__all__ = ["GatedNorm", "NormOfGated", "StepDecay", "inverse_softplus_of_steps", "write_strength"]
 
 
 class GatedNorm(nn.Module):
@@ -90,6 +90,13 @@ class StepDecay(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         return self.log(self.step(a))
+
+
+def write_strength(logits: Tensor, negative_eigenvalues: bool) -> Tensor:
+    """β of a delta rule, σ(logits) in float32 or wider; doubled, the transition's eigenvalue along k, 1 − β, reaches
+    −1."""
+    beta = torch.sigmoid(logits.to(accumulation_dtype(logits.dtype)))
+    return 2 * beta if negative_eigenvalues else beta
 
 
 def inverse_softplus_of_steps(size: int, low: float = 1e-3, high: float = 1e-1, floor: float = 1e-4) -> Tensor:
