@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 from ritornello.cell import Cell
 from ritornello.errors import ConvergenceError, InputError
 from ritornello.method._probe import check_pure, few_rows
+from ritornello.method.newton._difference import hides_derivatives
 from ritornello.method.newton._implicit import attach
 from ritornello.method.newton._layout import Layout, Structure
 from ritornello.method.newton._linearise import System
@@ -22,7 +23,7 @@ from ritornello.typing import Tensor, Tree
 if TYPE_CHECKING:
     from ritornello.method.newton.newton import Newton
 
-__all__ = ["probe", "solve_cell"]
+__all__ = ["HiddenDerivatives", "probe", "solve_cell"]
 
 TOLERANCE = {torch.float64: 1e-10}
 SAMPLES = 8
@@ -60,6 +61,10 @@ def solve_cell(
     return layout.tree(states), run.stats()
 
 
+class HiddenDerivatives(ConvergenceError):
+    """The certificate would not hold."""
+
+
 def probe(options: Newton, cell: Cell, layout: Layout, u: Tree, state: Tree) -> Structure:
     """Try the step: whether it is pure, and the structure of its Jacobian."""
     few, h = pytree.tree_map(torch.clone, few_rows(u, state))
@@ -69,7 +74,14 @@ def probe(options: Newton, cell: Cell, layout: Layout, u: Tree, state: Tree) -> 
         h = cell.step(few, h)
         points.append(pytree.tree_leaves(h))
     h = [torch.cat(pair) for pair in zip(*points, strict=True)]
-    return structure_of(cell, options.jacobian, layout, pytree.tree_map(lambda x: torch.cat([x, x.flip(0)]), few), h)
+    few = pytree.tree_map(lambda x: torch.cat([x, x.flip(0)]), few)
+    if hides_derivatives(cell, layout, few, h):
+        raise HiddenDerivatives(
+            f"Newton's method cannot certify {type(cell).__name__}: the derivatives of its step are not those of what "
+            "it computes (detach, no_grad, a backward pass of its own), and the bound on the error rests on them. Run "
+            "it with rt.Sequential()."
+        )
+    return structure_of(cell, options.jacobian, layout, few, h)
 
 
 def _system(cell: Cell, structure: Structure, u: Tree, state: Tree) -> System:

@@ -15,7 +15,7 @@ from ritornello.implicit import ImplicitCell, Outputs
 from ritornello.kernels.registry import record
 from ritornello.method.base import Method, Recurrence, Solution, check_count
 from ritornello.method.newton._equation import solve_equation
-from ritornello.method.newton._run import solve_cell
+from ritornello.method.newton._run import HiddenDerivatives, solve_cell
 from ritornello.method.scan import Scan
 from ritornello.method.sequential import Sequential
 from ritornello.sequence import Sequence, leading
@@ -111,11 +111,24 @@ class Newton(Method):
             record(type(cell).__name__, stats["done"])
             return Solution(Outputs(y), last, stats)
         lengths = None if cu_seqlens is None else sequence.lengths(lead.device)
-        states, stats = solve_cell(self, cell, rows, state, lengths)
+        try:
+            states, stats = solve_cell(self, cell, rows, state, lengths)
+        except HiddenDerivatives as refused:
+            if self.on_failure == "raise":
+                raise
+            return self._step_by_step(cell, u, state, cu_seqlens, str(refused))
         record(type(cell).__name__, stats["done"])
         pairs = zip(pytree.tree_leaves(states), pytree.tree_leaves(state), strict=True)
         last = pytree.tree_unflatten([_last(*pair, lengths) for pair in pairs], pytree.tree_structure(state))
         return Solution(sequence.unpad(states), last, stats)
+
+    def _step_by_step(self, cell: Cell, u: Tree, state: Tree, cu_seqlens: Tensor | None, why: str) -> Solution:
+        """Nothing of it is Newton's; `stats` has the same names."""
+        outputs, last, _ = Sequential().solution(cell, u, state, cu_seqlens)
+        unknown = {"iterations": 0, "passes": 0, "residual": math.inf, "bound": math.inf, "certified": False}
+        whole = {"start": 0, "stop": leading(u).shape[1], "residual": math.inf, "bound": math.inf, "why": why}
+        told = {"jacobian": "not that of the step", "windows": 1, "sequential": [whole], "done": f"step by step: {why}"}
+        return Solution(outputs, last, unknown | told)
 
 
 def _is_number(value: object) -> bool:
