@@ -59,8 +59,7 @@ INLINE int64_t matrix_padded(const struct matrix *x) { return rit_divide_up(x->k
 
 /* The checkpoint of sequence n before step `time` of it, a multiple of the interval. */
 INLINE real *matrix_checkpoint(const struct matrix *x, int64_t n, int64_t time, int64_t head) {
-    const int64_t before = x->starts ? x->starts[n] / x->interval + n : n * rit_divide_up(x->steps, x->interval);
-    const int64_t slot = before + time / x->interval;
+    const int64_t slot = rit_first_slot(x->starts, n, x->steps, x->interval) + time / x->interval;
     return x->checkpoints + (slot * x->value_heads + head) * (x->values + x->ones) * x->keys;
 }
 
@@ -90,8 +89,8 @@ INLINE void matrix_decay_row(const struct matrix *x, real *to, int64_t row, int6
 /* Rows that will be read soon. Those of one head lie too far apart in memory for the processor to foresee them, and
  * waiting for them cost as much time as the recurrence itself. */
 struct ahead {
-    const char *at[6];
-    int64_t stride[6], bytes[6];
+    const char *at[8];
+    int64_t stride[8], bytes[8];
     int count;
 };
 

@@ -1,7 +1,7 @@
 /* Matrix states, forward: step by step, with a tile of columns of S in the first cache. One pass over the tile does all of a
  * step: decay, update, output, and what the next step reads of the new state; three or four multiply-adds for each
  * load and store, which is what the processor's units can do. */
-#include "matrix.h"
+#include "matrix_product.h"
 
 struct matrix_forward {
     struct matrix x;
@@ -166,11 +166,14 @@ static void store_state(const struct matrix *x, const struct tile *tile, real *t
 }
 
 static void store_checkpoint(const struct matrix *x, const struct tile *tile, real *to, int64_t columns) {
-    const real *state = (const real *)tile->state;
-    const int64_t stride = tile->width * RIT_LANES, keys = x->keys;
-    for (int64_t i = 0; i < keys; i += RIT_LANES) /* blocks, so that both sides stay in the cache */
-        for (int64_t j = 0; j < columns; j++)
-            for (int64_t l = i; l < rit_min(keys, i + RIT_LANES); l++) to[j * keys + l] = state[l * stride + j];
+    const int64_t keys = x->keys;
+    real block[RIT_LANES * RIT_LANES];
+    for (int64_t i = 0; i < keys; i += RIT_LANES)
+        for (int64_t m = 0; m * RIT_LANES < columns; m++) {
+            transpose((const real *)(tile->state + i * tile->width + m), tile->width * RIT_LANES, RIT_LANES, RIT_LANES, block, RIT_LANES);
+            for (int64_t j = 0; j < rit_min(RIT_LANES, columns - m * RIT_LANES); j++)
+                vec_store_part(to + (m * RIT_LANES + j) * keys + i, vec_load(block + j * RIT_LANES), keys - i);
+        }
 }
 
 /* ----------------------------------------------------------------------------------------------------- the pass */
