@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import update_wrapper
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -140,6 +142,12 @@ class Layer(nn.Module):
     version: ClassVar[int] = 1
     traits: Traits
 
+    def __init_subclass__(cls, **options: Any):
+        """torch.compile counts how often it compiled a code object, eight times at most: every class has its own."""
+        super().__init_subclass__(**options)
+        if "forward" not in vars(cls) and isinstance(cls.forward, FunctionType):
+            cls.forward = _with_own_code(cls.forward, f"{cls.__qualname__}.forward")
+
     def __init__(self, width: int, *, direction: str = "forward"):
         super().__init__()
         if not isinstance(width, int) or width < 1:
@@ -164,9 +172,7 @@ class Layer(nn.Module):
     @abstractmethod
     def mix(self, x: Tensor, state: Mapping[str, Any], call: Call) -> tuple[Tensor, dict[str, Any]]:
         """The outputs and the new state, for x (B, T, width) with the sequences ``call.sequence``."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no mix(x, state, call): return y and the new state."
-        )
+        raise NotImplementedError(f"{type(self).__name__} has no mix(x, state, call): return y and the new state.")
 
     def canonical(self, leaves: Mapping[str, Any]) -> dict[str, Any]:
         """The state in a form in which equal states have equal numbers; a layer whose state has a free scale or unused
@@ -287,6 +293,14 @@ def as_seen(
         )
     masked = Masked.of(x, mask)
     return masked.pack(x), Call(masked.sequence, method, donate), masked
+
+
+def _with_own_code(function: Any, qualname: str) -> Any:
+    """The same function, of a code object that no other has."""
+    code = function.__code__.replace(co_qualname=qualname)
+    own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    own.__kwdefaults__ = function.__kwdefaults__
+    return update_wrapper(own, function, updated=())
 
 
 def at_least(least: int, kind: str, **sizes: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from ritornello import layers
 from ritornello.testing.contracts import compiled
 from ritornello.testing.subject import Subject
+from tests.layers.toys import TokenShift
 
 BY_AN_OP = ("elman", "gru", "lstm", "m2rnn", "mgu", "para_gru", "para_lstm", "slstm")
 
@@ -27,3 +28,14 @@ def test_a_loop_over_steps_is_one_graph_after_an_eager_call():
     want = layer(x)[0]
     torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x)[0], want)
+
+
+def test_many_layers_are_compiled_in_one_process():
+    """PyTorch compiles a code object eight times, or as said here, and then gives up: no class uses up another's."""
+    torch._dynamo.reset()
+    x = torch.randn(1, 3, 4)
+    with torch._dynamo.config.patch(recompile_limit=1):  # type: ignore[attr-defined]
+        for name in ("Shift", "Move"):
+            layer = type(name, (TokenShift,), {})(4)
+            torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="eager")(x)[0], layer(x)[0])
+    torch._dynamo.reset()
