@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import warnings
@@ -52,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A mistake is told on standard error in a sentence, with no traceback."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # our caller closed it
+    sys.stderr = sys.stderr or sys.stdout
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no UTF-8, a name that is none
     try:
         if not (sys.argv[1:] if argv is None else argv):
             parser().print_help(sys.stderr)
@@ -82,8 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _refused(error: OSError) -> str:
     """What the system would not do, in a sentence."""
-    if error.filename is None or error.strerror is None:
+    if error.strerror is None:
         return str(error)
+    if error.filename is None:
+        return f"What was written did not arrive: {error.strerror}. Look at where the output goes."
     cure = "Make room on the disk" if error.errno in FULL else "Check the path and its permissions"
     return f"{str(error.filename)!r}: {error.strerror}. {cure}."
 

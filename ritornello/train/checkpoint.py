@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import torch
 from safetensors import SafetensorError
 
 from ritornello import _files
-from ritornello.errors import CheckpointError
+from ritornello.errors import CheckpointError, InputError
 
-__all__ = ["KEPT", "latest", "model_folder", "read_training", "save"]
+__all__ = ["KEPT", "held", "latest", "model_folder", "read_training", "save"]
 
 KEPT = 2
 """How many checkpoints of a run are kept: the last, and one before it should the disk have failed it."""
@@ -44,6 +45,32 @@ def latest(out: str | Path) -> Path | None:
 def model_folder(path: str | Path) -> Path:
     """Where a model lies: in the newest checkpoint of a run, or in `path` itself."""
     return latest(path) or Path(path)
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """The folder of a run belongs to one process: two would write over each other's checkpoints.
+
+    Raises:
+        InputError: another process trains there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"`out` is {str(out)!r}, where another process trains. Give another folder.") from None
+        except OSError:  # a file system that knows no locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def save(out: Path, step: int, write: Callable[[Path], None], training: dict[str, Any]) -> Path:

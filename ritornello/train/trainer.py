@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +104,10 @@ class Trainer:
             CheckpointError: a checkpoint could not be written; the one before stays.
         """
         first = self.fabric.global_rank == 0
+        with checkpoint.held(self.out) if first else nullcontext():
+            return self._run(first)
+
+    def _run(self, first: bool) -> Outcome:
         log = Log(self.out if first else None, self.step, show=self.show and first, tensorboard=self.tensorboard)
         score, evaluated, saved_at = math.nan, -1, time.monotonic()
         with log, interruptible() as interrupted:

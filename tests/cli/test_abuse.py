@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import warnings
 
 import pytest
 import torch
 
 from ritornello import __version__, cli
+from ritornello.train import checkpoint
 from tests.cli.test_cli import SMALL, refused, saved, text
 
 __all__ = ["saved", "text"]  # fixtures
@@ -109,6 +113,33 @@ def test_other_failures_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(cli.layers, "run", broken)
     with pytest.raises(RuntimeError, match="a bug of ours"):
         cli.main(["layers"])
+
+
+def test_a_run_s_folder_belongs_to_one_process(text, tmp_path, capsys):
+    train = ["train", "--data", text, *SMALL, "--steps", "1", "--out", tmp_path / "run"]
+    with checkpoint.held(tmp_path / "run"):
+        assert "another process trains" in refused(capsys, *train)
+    assert cli.main([str(a) for a in train]) == 0
+
+
+def test_a_name_that_no_checkpoint_could_be_read_from(text, saved, tmp_path, capsys):
+    name = tmp_path / os.fsdecode(b"r\xff")
+    assert "no UTF-8" in refused(capsys, "train", "--data", text, *SMALL, "--out", name)
+    assert "no UTF-8" in refused(capsys, "generate", saved, "--state-out", name)
+
+
+def test_a_closed_output(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["layers", "lstm"]) == 0
+    assert cli.main(["layers", "nosuch"]) == 2
+
+
+def test_a_terminal_that_knows_no_utf8(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert cli.main(["layers", "gla"]) == 0
+    assert b"S ? " in written.getvalue()
 
 
 def test_the_system_s_refusal_is_a_sentence(capsys, monkeypatch):
