@@ -299,3 +299,13 @@ def test_no_graph_of_the_steps_is_kept(plain):
 @pytest.mark.slow
 def test_generated_code_gives_the_numbers_of_the_loop(fresh):
     agree(Mixed(3).double(), torch.randn(2, 11, 3, dtype=torch.float64))
+
+
+def test_exponentials_are_inlined_while_a_program_is_made_and_then_as_before():
+    cpp = pytest.importorskip("torch._inductor.codegen.cpp").CppVecOverrides
+    before = cpp.sigmoid("x"), cpp.exp("x")
+    with _block._short_exponentials():
+        assert "x.neg().exp_u20()" in cpp.sigmoid("x") and cpp.exp("x") == "x.exp_u20()"
+        with torch._inductor.config.patch({"cpp.use_decompose_tanh": True}):
+            assert "exp_u20()" in cpp.tanh("x")
+    assert (cpp.sigmoid("x"), cpp.exp("x")) == before
