@@ -9,6 +9,7 @@ from ritornello.lab.reproduce.min_gru import MIN_GRU, MinGRUClaim
 __all__ = ["CLAIMS", "choose"]
 
 SIGNED = "negative_eigenvalues=true"
+WINDOWED = "attention:window=8+based:heads=1:value_size=4"
 SMALL_STATE = "gla:heads=1:key_size=8:value_size=8"
 TWICE = {"readings": 2, "train_length": 50, "test_lengths": (50,)}
 EIGHT_HEADS = ":decay=false:heads=8:key_size=16"
@@ -105,11 +106,15 @@ _ALL = (
         source="Arora et al. 2024, arXiv:2402.18668, figures 2 and 3",
         task="mqar",
         length=64,
+        fields={"spacing": 4, "mixture": ((1, 4, 1),)},
         trials=(
-            Trial("attention:window=8+based:key_size=2", at_most=0.7, name="window 8, K = 2: 6 features"),
-            Trial("attention:window=8+based:key_size=16", at_least=0.9, name="window 8, K = 16: 153 features"),
+            Trial(f"{WINDOWED}:key_size=1", at_most=0.7, name="window 8, K = 1: 3 features"),
+            Trial(f"{WINDOWED}:key_size=16", at_least=0.9, name="window 8, K = 16: 153 features"),
         ),
-        steps=800,
+        steps=600,
+        rates=(3e-3,),
+        note="15 pairs in 64 steps, all the keys there are; one head with values of 4, so 12 or 612 numbers of state. "
+        "With values of 64 six features are enough.",
     ),
     Claim(
         name="state_collapse",
