@@ -2,7 +2,8 @@
 
 A step of a small model is a hundred calls of a few microseconds each, and most of its time goes into finding them. A
 tape holds them as they arrive: the operators of PyTorch with the memory of their results, and the functions of the
-native library with their addresses. What only looks at memory (views), or only takes it, is not repeated.
+native library with their addresses. What only looks at memory (views), or only takes it, is not repeated; nor, after
+`fold`, what comes of constants alone.
 
     tape = Tape()
     with tape.record():
@@ -16,10 +17,13 @@ or has a result whose size depends on them is refused while recording, with `Not
 
 from __future__ import annotations
 
+import struct
 import threading
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from operator import methodcaller
 from typing import Any
@@ -54,6 +58,7 @@ class Tape:
 
     def __init__(self) -> None:
         self._calls: list[Callable[[], Any]] = []
+        self._facts: list[_Facts] = []  # of each call
         self._kept: list[Any] = []  # the memory behind the addresses
         self._thread = 0
 
@@ -90,18 +95,45 @@ class Tape:
         finally:
             current = before
 
+    def fold(self, constants: Iterable[Tensor]) -> None:
+        """Leave out what depends on `constants` alone: its result stays as it is, as long as they do.
+
+        Not where something else may write to that result: an operator in place, or a native function, of which only
+        the addresses are known.
+        """
+        addresses = sorted(a for facts in self._facts for a in facts.addresses)
+        touched = {s for facts in self._facts for s in facts.writes}
+        same = {_storage(t) for t in constants}
+        kept = []
+        for call, facts in zip(self._calls, self._facts, strict=True):
+            makes = {_storage(t): t.untyped_storage() for t in facts.makes}
+            if (
+                makes
+                and facts.reads <= same
+                and not any(s in touched or _points_into(addresses, memory) for s, memory in makes.items())
+            ):
+                same |= makes.keys()
+            else:
+                kept.append((call, facts))
+        self._calls, self._facts = [c for c, _ in kept], [f for _, f in kept]
+
     def add(self, call: Callable[[], Any]) -> None:
         """Play `call` here, whatever it does."""
+        self._append(call, _Facts())
+
+    def _append(self, call: Callable[[], Any], facts: _Facts) -> None:
         self._calls.append(call)
+        self._facts.append(facts)
 
     def native(self, function: Callable[[bytes], Any], fields: bytes) -> None:
         """A function of the native library, and the addresses it is given."""
         if self._thread == threading.get_ident():
-            self._calls.append(partial(function, fields))
+            words = struct.unpack(f"{len(fields) // 8}Q", fields)
+            self._append(partial(function, fields), _Facts(addresses=words))
 
     def cut(self, length: int) -> None:
         """Forget the calls from the `length`-th on."""
-        del self._calls[length:]
+        del self._calls[length:], self._facts[length:]
 
     # -------------------------------------------------------------------------------------------- PyTorch's operators
 
@@ -109,18 +141,29 @@ class Tape:
         """Add an operator that has just run, with what it returned."""
         self._kept.append((args, kwargs, result))
         name = function.overloadpacket.__name__
-        if any(a.alias_info is not None and a.alias_info.is_write for a in function._schema.arguments):
-            self._calls.append(partial(_bound(name, function), *args, **kwargs))
-            return
         given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        storages = {_storage(t) for t in given}
-        fresh = [t for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor) and _storage(t) not in storages]
+        reads = {_storage(t) for t in given}
+        if any(a.alias_info is not None and a.alias_info.is_write for a in function._schema.arguments):
+            self._append(partial(_bound(name, function), *args, **kwargs), _Facts(reads, writes=reads))
+            return
+        fresh = [t for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor) and _storage(t) not in reads]
         if not fresh or name in UNTOUCHED:
             return
         if not given or name in FILLED:
-            self._calls.extend(partial(t.copy_, t.clone()) for t in fresh)
+            for t in fresh:
+                self._append(partial(t.copy_, t.clone()), _Facts(makes=(t,)))
             return
-        self._calls.append(_again(name, function, args, kwargs, result))
+        self._append(_again(name, function, args, kwargs, result), _Facts(reads, tuple(fresh)))
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Which memory a call reads, makes and changes, by its storages; of a native one, all that may be an address."""
+
+    reads: set[int] = field(default_factory=set)
+    makes: tuple[Tensor, ...] = ()
+    writes: set[int] = field(default_factory=set)
+    addresses: tuple[int, ...] = ()
 
 
 current: Tape | None = None
@@ -178,6 +221,12 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+def _points_into(addresses: list[int], memory: torch.UntypedStorage) -> bool:
+    """Whether one of the sorted `addresses` lies in it."""
+    start = memory.data_ptr()
+    return bisect_left(addresses, start) < bisect_left(addresses, start + memory.nbytes())
+
+
 def _bound(name: str, function: Any) -> Callable[..., Any]:
     """The operator as the method of a tensor, which is found sooner than the overload, where there is one."""
     method = getattr(torch.Tensor, name, None)
@@ -198,7 +247,10 @@ def _again(name: str, function: Any, args: tuple, kwargs: dict[str, Any], result
             if _same(result, expected):
                 return call
         result.copy_(expected)
-    return partial(_copied, function, args, kwargs, result)
+    if isinstance(result, torch.Tensor) and name == "_to_copy":
+        return partial(result.copy_, args[0])
+    places = [(i, t) for i, t in enumerate(pytree.tree_leaves(result)) if isinstance(t, torch.Tensor)]
+    return partial(_copied, function, args, kwargs, places)
 
 
 def _writers(name: str, function: Any) -> Iterator[Callable[..., Any]]:
@@ -218,7 +270,9 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(-1).view(torch.uint8)
 
 
-def _copied(function: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> None:
-    for old, new in zip(pytree.tree_leaves(result), pytree.tree_leaves(function(*args, **kwargs)), strict=True):
-        if isinstance(old, torch.Tensor):
-            old.copy_(new)
+def _copied(function: Any, args: tuple, kwargs: dict[str, Any], places: list[tuple[int, Tensor]]) -> None:
+    """Call it, and copy its results, flat, to their places."""
+    result = function(*args, **kwargs)
+    flat = (result,) if isinstance(result, torch.Tensor) else pytree.tree_leaves(result)
+    for i, place in places:
+        place.copy_(flat[i])

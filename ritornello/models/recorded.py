@@ -85,6 +85,7 @@ class RecordedStep:
             read = partial(call.enter, model) if isinstance(model, Layer) else partial(model.read, call=call)
             self.y, new = read(self._x, self._state)
             _settle(self._state, new, self._parts)
+        self._tape.fold(self._around.tensors)
         self._whole = True  # whether the last step came to its end
         self._carry = call.carry
         self._kept = {k: v for k, v in call.carry.items() if k not in self._foreign}

@@ -122,3 +122,29 @@ def test_nan_and_integers_come_back() -> None:
     tape.play()
     assert out[0].isnan().tolist() == [True, False]
     assert out[1].tolist() == [0, 3]
+
+
+def test_fold_leaves_out_what_comes_of_constants():
+    """What depends on the weight alone stays; what is written to in place, or by the native library, is made again."""
+    weight, x, total = torch.randn(4), torch.randn(4), torch.zeros(4)
+
+    def step():
+        rate = weight.exp().neg()  # folded, both
+        counted = torch.arange(4).to(torch.float32) + 1  # folded
+        shifted = torch.zeros(4).add_(x)  # zeros are written to: they are made again
+        norm = ops.rms_norm(torch.ones(1, 4), torch.ones(4))  # C may write to whatever it is given
+        total.add_(rate * x + counted * shifted + norm[0])
+        return total * 1
+
+    tape = Tape()
+    with tape.record():
+        y = step()
+    before = len(tape)
+    tape.fold([weight])
+    assert before - len(tape) == 5  # exp, neg, arange, to, + 1
+    for _ in range(2):
+        x.normal_()
+        again = total.clone()
+        tape.play()
+        again += -weight.exp() * x + torch.arange(1, 5) * x + ops.rms_norm(torch.ones(1, 4), torch.ones(4))[0]
+        torch.testing.assert_close(y, again)
