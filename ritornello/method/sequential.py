@@ -12,7 +12,7 @@ from ritornello.kernels.registry import record
 from ritornello.method.base import Method, Recurrence
 from ritornello.sequence import Sequence, leading
 from ritornello.transition import Transition
-from ritornello.typing import Tensor, Tree, accumulation_dtype
+from ritornello.typing import Tensor, Tree, accumulated
 
 __all__ = ["Sequential"]
 
@@ -31,7 +31,7 @@ class Sequential(Method):
         rows = (t if cu_seqlens is None else t.padded(sequence)).wide()
         if rows.length == 0:
             return t.scan_read(query, state, cu_seqlens)  # nothing to step over: the op knows the output's shape
-        queries, shape = pytree.tree_flatten(pytree.tree_map(_wide, sequence.pad(query)))
+        queries, shape = pytree.tree_flatten(pytree.tree_map(accumulated, sequence.pad(query)))
         columns = [q.unbind(1) for q in queries]
         outputs = []
         # One unbind for all times: indexing slices of a long tensor makes autograd's backward quadratic in T.
@@ -57,10 +57,6 @@ class Sequential(Method):
             none = pytree.tree_map(lambda s: s.new_zeros((*lead.shape[:2], *s.shape[1:])), state)
             return none, state
         return sequence.unpad(_stack(states)), state
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(accumulation_dtype(x.dtype))
 
 
 def _keep(valid: Tensor, new: Tree, old: Tree) -> Tree:

@@ -58,7 +58,7 @@ class MatrixTransition(Transition):
         eye = torch.eye(keys, dtype=accumulation_dtype(self.v.dtype), device=self.v.device)
         return eye.expand(*lead, self.v.shape[-2], keys, keys)
 
-    def as_segment(self) -> Segment:
+    def as_element(self) -> Segment:
         """Each step as its matrix (…, K, K) and what it adds (…, K, V)."""
         wide = self.wide()
         lead = self.v.shape[:-2]
@@ -67,7 +67,7 @@ class MatrixTransition(Transition):
         return Segment(silent.apply(self._eye(*lead)), wide.apply(nothing))
 
     def after(self, earlier: Any) -> Segment:
-        return self.as_segment().after(earlier if isinstance(earlier, Segment) else earlier.as_segment())
+        return self.as_element().after(earlier)
 
     def summary(self) -> Segment:
         # One call of the op: beside the values stand K columns of zeros, whose states start from the identity.

@@ -82,7 +82,7 @@ class MLSTM(Transition):
         return self.as_element().apply(h)
 
     def after(self, earlier: MLSTM | MLSTMSegment) -> MLSTMSegment:
-        return self.as_element().after(earlier if isinstance(earlier, MLSTMSegment) else earlier.as_element())
+        return self.as_element().after(earlier)
 
     def summary(self) -> MLSTMSegment:
         return self.wide().as_element().summary()

@@ -71,7 +71,7 @@ class Gated(Transition):
         return self.as_element().apply(h)
 
     def after(self, earlier: Gated | Diagonal) -> Diagonal:
-        return self.as_element().after(earlier.as_element())  # type: ignore[arg-type]
+        return self.as_element().after(earlier)
 
     def summary(self) -> Diagonal:
         return self.wide().as_element().summary()
@@ -190,8 +190,7 @@ class Dense(Transition):
         return self.matrix @ h + self.added
 
     def after(self, earlier: Any) -> Dense:
-        if not isinstance(earlier, Dense):  # a step of a matrix state
-            earlier = earlier.as_segment()
+        earlier = earlier.as_element()
         return Dense(self.matrix @ earlier.matrix, self.apply(earlier.added))
 
     def summary(self) -> Dense:

@@ -137,7 +137,7 @@ def test_forgetting_attention_in_blocks() -> None:
 
 def test_influence_is_the_norm_of_the_maps() -> None:
     t = Delta(rand(2, 3), rand(2, 5), rand(2).sigmoid(), -rand(2, 3).abs())
-    matrix = t.as_segment().matrix[0]  # (T, H, K, K)
+    matrix = t.as_element().matrix[0]  # (T, H, K, K)
     found = influence(t)
     for head in range(2):
         whole = torch.eye(3).double()

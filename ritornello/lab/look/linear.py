@@ -188,7 +188,7 @@ def eigenvalues(t: Transition, substeps: int = 1) -> Tensor:
         d = torch.stack([_decay_of(step) for step in steps]).prod(0)[0]
         return _complex(d.transpose(0, 1))
     if isinstance(t, MatrixTransition):
-        matrices = [step.as_segment().matrix[0].transpose(0, 1) for step in steps]  # (H, steps, K, K)
+        matrices = [step.as_element().matrix[0].transpose(0, 1) for step in steps]  # (H, steps, K, K)
     elif isinstance(t, Block):
         a = t.map(lambda x: x[:, chosen]).a  # (1, steps, n, n, D)
         return torch.linalg.eigvals(_evenly(a, CHANNELS, 4).movedim(-1, -3))[0].flatten(1).unsqueeze(0)

@@ -136,7 +136,6 @@ class _Run:
     def _window(self, start: int, stop: int, splits: int = 2) -> None:
         window, counts = self.system.window(start, stop), self._counts(start, stop)
         self.passes = max(self.passes, start_guess(window, self.tol, counts))
-        options = self.options
         options, carried = self.options, self.error
         report = solve(window, self.tol, options.most, options.damping, counts, carried)
         self.reports.append(report)
