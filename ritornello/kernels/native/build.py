@@ -17,6 +17,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ WIDE = {
 COMMON = ["-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
 COMMON += ["-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi"]
 SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+
+CURE = "Set CC to a C compiler that works (gcc or clang), or install one."
 
 
 class BuildError(RuntimeError):
@@ -84,8 +87,7 @@ def build(output: Path, *, sanitize: bool = False, cache: Path | None = None, jo
         else:
             tasks += [(source, flags + extra) for _, _, extra in variants()]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(cache or scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(scratch) if cache is None else cache
         with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
             objects = list(pool.map(lambda task: _compile(command, task[0], task[1], folder), tasks))
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -106,10 +108,29 @@ def _compile(command: list[str], source: Path, flags: list[str], folder: Path) -
     return target
 
 
+def _cache() -> Path | None:
+    """A folder of the user's that nobody else can write to, else None: what lies there is linked into what we run."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = home / "ritornello" / "native"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except (OSError, RuntimeError):  # no home, or none to write to
+        return None
+    if not stat.S_ISDIR(found.st_mode):
+        return None
+    return folder if os.name == "nt" or (found.st_uid == os.getuid() and not found.st_mode & 0o022) else None
+
+
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise BuildError(f"The C compiler {command[0]!r} cannot be run ({error.strerror}). {CURE}") from None
     if done.returncode:
-        raise BuildError(f"{shlex.join(command)}\n{done.stderr}")
+        ended = f"ended with code {done.returncode}" if done.returncode > 0 else f"died of signal {-done.returncode}"
+        told = done.stderr.strip() or done.stdout.strip() or "It said nothing."
+        raise BuildError(f"The C compiler {command[0]!r} {ended}. {CURE}\n{shlex.join(command)}\n{told}")
     if done.stderr:
         print(done.stderr, file=sys.stderr)
 
@@ -121,9 +142,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, help="compilers at once")
     options = parser.parse_args()
     output = options.output or HERE / (SANITIZED if options.sanitize else LIBRARY)
-    cache = Path(tempfile.gettempdir()) / f"ritornello-native-{os.getuid()}"
     try:
-        print(build(output, sanitize=options.sanitize, cache=cache, jobs=options.jobs))
+        print(build(output, sanitize=options.sanitize, cache=_cache(), jobs=options.jobs))
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

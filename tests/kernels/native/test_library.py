@@ -13,7 +13,7 @@ from ritornello import ops
 from ritornello.errors import BackendError, InputError
 from ritornello.kernels import registry
 from ritornello.kernels.native import SPECIFICATIONS, _library
-from ritornello.kernels.native.build import compiler
+from ritornello.kernels.native.build import BuildError, _cache, build, compiler
 from ritornello.kernels.registry import backend
 
 built = pytest.mark.skipif(not _library.available(), reason="the native library is not built")
@@ -128,3 +128,29 @@ def test_inputs_are_left_alone():
         h, last = ops.diagonal_scan(x, x)
     assert torch.equal(x, before)
     assert len({x.data_ptr(), h.data_ptr(), last.data_ptr()}) == 3
+
+
+def test_a_compiler_that_fails_is_named_with_what_it_did_and_the_cure(tmp_path, monkeypatch):
+    for cc, did in (("false", "ended with code 1"), (str(tmp_path / "cc"), "cannot be run")):
+        (tmp_path / "cc").write_bytes(b"\0\1")
+        (tmp_path / "cc").chmod(0o755)
+        monkeypatch.setenv("CC", cc)
+        with pytest.raises(BuildError, match=rf"The C compiler '.*' {did}.*Set CC to a C compiler that works"):
+            build(tmp_path / "out.so", jobs=1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners and modes of POSIX")
+def test_objects_are_kept_only_where_nobody_else_can_put_any(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "ritornello" / "native"
+    assert _cache() == folder and folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    assert _cache() is None
+    folder.chmod(0o700)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert _cache() is None
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    (tmp_path / "other" / "ritornello").mkdir(parents=True)
+    (tmp_path / "other" / "ritornello" / "native").symlink_to(tmp_path)
+    assert _cache() is None
