@@ -195,6 +195,15 @@ def test_the_tree(check) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize(("adapter", "extra"), [("huggingface", "hub"), ("lm_eval", "eval")])
+def test_an_adapter_without_its_package_names_the_extra(adapter: str, extra: str) -> None:
+    package = ADAPTERS[f"{PACKAGE}.hub.{adapter}"]
+    code = f"import sys; sys.modules[{package!r}] = None; import {PACKAGE}.hub.{adapter}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError:") and last.endswith(f"Run: pip install 'ritornello[{extra}]'")
+
+
 def test_every_floor_is_named_once() -> None:
     assert len(set().union(*FLOORS)) == sum(len(parts) for parts in FLOORS)
 

@@ -15,11 +15,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers.generation import GenerationConfig
-from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import GENERATION_CONFIG_NAME
 
+try:
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+    from transformers.generation import GenerationConfig
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+    from transformers.utils import GENERATION_CONFIG_NAME
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"`ritornello.hub.huggingface` needs transformers ({error}). Run: pip install 'ritornello[hub]'"
+    ) from None
 try:
     from transformers import PreTrainedConfig
 except ImportError:  # its name before 5.0

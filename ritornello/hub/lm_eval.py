@@ -14,9 +14,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lm_eval.api.model import TemplateLM
-from lm_eval.api.registry import register_model
 from torch.nn import functional as F
+
+try:
+    from lm_eval.api.model import TemplateLM
+    from lm_eval.api.registry import register_model
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"`ritornello.hub.lm_eval` needs the package lm_eval ({error}). Run: pip install 'ritornello[eval]'"
+    ) from None
 
 from ritornello import hub
 from ritornello import state as states
