@@ -360,7 +360,7 @@ MISTAKES = {
     "no such layer": (["{model}", "--text", "some", "--layer", "3"], "0 to 2"),
     "no such view": (["{model}", "--text", "some", "--what", "gate"], "Did you mean 'gates'"),
     "a view it has not": (["{model}", "--text", "some", "--layer", "1", "--what", "gates"], "Layer 1 (attention)"),
-    "a folder it may not write": (["{model}", "--text", "some", "--out", "{model}/config.json"], "Give another --out"),
+    "a folder it may not write": (["{model}", "--text", "some", "--out", "{model}/config.json"], "Give another place"),
 }
 
 
