@@ -130,8 +130,8 @@ def _demand(state: Any) -> None:
 def fork(state: State, n: int = 1) -> State:
     """An independent copy in which every row stands `n` times, its copies side by side (row b becomes b·n … b·n + n −
     1)."""
-    if n < 1:
-        raise StateError(f"`n` of fork is {n}; wanted 1 or more copies of every row.")
+    if isinstance(n, float) or n < 1:
+        raise StateError(f"`n` of fork is {n!r}; wanted an integer, 1 or more copies of every row.")
     return map_tensors(lambda t: t.repeat_interleave(n, 0) if n > 1 else t.clone(), state)
 
 
@@ -244,6 +244,8 @@ def save(state: State, path: str | Path, extra: Mapping[str, Any] | None = None)
     The file is replaced as a whole: whatever fails, an older one stays.
     """
     _demand(state)
+    if Path(path).is_dir():
+        raise StateError(f"`path` is {str(path)!r}, which is a folder. Give the name of a file in it.")
     header = {"ritornello_state": json.dumps(_outline(state)), "extra": json.dumps(extra)}
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in _named(state).items()}
     _files.replace(path, lambda name: save_file(tensors, name, header))

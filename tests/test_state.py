@@ -164,3 +164,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         rt.state.save(some(), path)
     assert equal(rt.state.load(path), first)
     assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+def test_a_fork_by_a_fraction_and_a_state_in_place_of_a_folder_are_refused(tmp_path):
+    with pytest.raises(StateError, match=r"`n` of fork is 2\.5; wanted an integer"):
+        rt.state.fork(some(), 2.5)  # type: ignore[arg-type]
+    with pytest.raises(StateError, match="which is a folder"):
+        rt.state.save(some(), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -30,8 +30,8 @@ class Sampler:
     def __post_init__(self):
         if not 0 <= self.temperature < float("inf"):
             raise InputError(f"`temperature` is {self.temperature}; wanted 0 (the likeliest id) or a positive number.")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"`top_k` is {self.top_k}; wanted at least 1, or None for all ids.")
+        if self.top_k is not None and (isinstance(self.top_k, float) or self.top_k < 1):
+            raise InputError(f"`top_k` is {self.top_k}; wanted an integer, at least 1, or None for all ids.")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"`top_p` is {self.top_p}; wanted a probability above 0, up to 1, or None for all ids.")
 
