@@ -20,6 +20,8 @@ EXAMPLES = """\
 """
 
 WIDEST = 8192
+LONGEST, LONGEST_GROWING = 2**18, 2**14
+"""Steps in all that are run to be explained: attention's time grows with the square of the length."""
 HEADINGS = ("name", "family", "paper", "state numbers", "grows")
 
 
@@ -42,7 +44,14 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.explain:
         if arguments.name is None:
             raise InputError("`--explain` was given without a layer. Name one: ritornello layers lstm --explain.")
-        print(*_explained(find(arguments.name)(arguments.width), arguments.batch, arguments.length), sep="\n")
+        layer = find(arguments.name)
+        most = LONGEST_GROWING if layer.traits.growth == "linear" else LONGEST
+        if arguments.batch * arguments.length > most:
+            raise InputError(
+                f"`batch` × `length` is {arguments.batch * arguments.length:,}; wanted at most {most:,} steps for "
+                f"{arguments.name!r}, which is run to be explained. Give a shorter --length or a smaller --batch."
+            )
+        print(*_explained(layer(arguments.width), arguments.batch, arguments.length), sep="\n")
         return
     if arguments.name is not None:
         print(_told(arguments.name, find(arguments.name), arguments.width))

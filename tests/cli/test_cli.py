@@ -208,6 +208,7 @@ def test_layers(capsys, monkeypatch):
     assert main(["layers", "ugrnn", "--explain", "--width", "16", "--length", "300"]) == 0
     assert "UGRNNCell: Sequential() chosen; expected Sequential" in capsys.readouterr().out
     assert "Name one" in refused(capsys, "layers", "--explain")
+    assert "wanted at most 16,384 steps" in refused(capsys, "layers", "attention", "--explain", "--length", "100000")
     assert "Did you mean 'min_gru'" in refused(capsys, "layers", "min_gr")
     assert "width" in refused(capsys, "layers", "--width", "0")
 
