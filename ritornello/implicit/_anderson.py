@@ -40,7 +40,13 @@ def rounding(dtype: torch.dtype) -> float:
 
 
 def fixed_point(
-    sweep: Callable[[Tensor], Tensor], y: Tensor, tol: float | Tensor, most: int, relax: float = 1.0, every: int = 1
+    sweep: Callable[[Tensor], Tensor],
+    y: Tensor,
+    tol: float | Tensor,
+    most: int,
+    relax: float = 1.0,
+    every: int = 1,
+    enough: float | Tensor = float("inf"),
 ) -> Found:
     """Iterate y ← F(y) for every row (B, ...) until its residual is `tol`, or near it and does not fall any more.
 
@@ -54,6 +60,8 @@ def fixed_point(
         relax: β.
         every: each so many-th sweep is mixed, the others are y ← y + β r. Over many times, 3: mixing speeds up what
             contracts slowly, plain sweeps carry on a state that each step turns over.
+        enough: the residual that the caller accepts, (B,) or one for all. Above it a row is never given up for near:
+            far from the solution of a nonlinear F the residual may rise for longer than patience lasts.
 
     Source: Anderson 1965, "Iterative Procedures for Nonlinear Integral Equations"; Walker and Ni 2011, "Anderson
     Acceleration for Fixed-Point Iterations", SIAM J. Numer. Anal. 49, algorithm AA; every few sweeps: Banerjee et al.
@@ -70,7 +78,7 @@ def fixed_point(
         idle = torch.where(better, 0, idle + 1)
         best = torch.where(better, size, best)
         best_y, best_r = _where(better, y, best_y), _where(better, residual, best_r)
-        done = (best <= tol) | ((idle >= PATIENCE) & (best <= NEAR * tol))
+        done = (best <= tol) | ((idle >= PATIENCE) & (best <= NEAR * tol) & (best <= enough))
         if bool(done.all()):
             break
         lost = ~(size <= RUNAWAY * best)  # no number at all, too

@@ -77,12 +77,17 @@ class _Solved:
         if given.numel() == 0:
             return given
         first = flat(given)
-        every = EVERY if given.shape[1] > 1 else 1
+        every, enough = EVERY if given.shape[1] > 1 else 1, LOOSE.get(given.dtype, 1e-5)
         found = fixed_point(
-            lambda x: flat(product(x.view_as(given)) + given), first, rounding(given.dtype), MOST, every=every
+            lambda x: flat(product(x.view_as(given)) + given),
+            first,
+            rounding(given.dtype),
+            MOST,
+            every=every,
+            enough=enough,
         )
         worst = float(found.residual.max())
-        if not worst <= LOOSE.get(given.dtype, 1e-5):
+        if not worst <= enough:
             raise ConvergenceError(
                 f"The derivative of {type(self.cell).__name__} at its solution over T = {self.y.shape[1]} was not "
                 f"found: after {found.sweeps} products the residual is {worst:.1e}, relative. Run it with "

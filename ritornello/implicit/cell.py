@@ -76,11 +76,13 @@ class ImplicitCell(Cell):
         u = pytree.tree_map(lambda x: x.unsqueeze(1), u)
         before = pytree.tree_map(torch.Tensor.detach, h)
         fixed, first = pytree.tree_map(torch.Tensor.detach, u), pytree.tree_leaves(before)[0].unsqueeze(1)
-        sequence = Sequence(len(first), 1)
+        sequence, enough = Sequence(len(first), 1), LOOSE.get(first.dtype, 1e-5)
         with torch.no_grad():
-            found = fixed_point(lambda y: self.sweep(fixed, y, before, sequence)[0], first, rounding(first.dtype), MOST)
+            found = fixed_point(
+                lambda y: self.sweep(fixed, y, before, sequence)[0], first, rounding(first.dtype), MOST, enough=enough
+            )
         worst = float(found.residual.max()) if len(first) else 0.0
-        if not worst <= LOOSE.get(first.dtype, 1e-5):
+        if not worst <= enough:
             raise ConvergenceError(
                 f"The step of {type(self).__name__} was not solved: after {found.sweeps} sweeps |F(y) − y| is "
                 f"{worst:.1e} of the largest |y|. Its equation must be a contraction, or nearly: make what it feeds "

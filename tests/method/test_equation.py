@@ -217,3 +217,14 @@ def test_a_sweep_that_gives_no_numbers_is_left_again():
 
     found = fixed_point(sweep, torch.full((1, 1), 2.9, dtype=torch.float64), 1e-12, 60)
     assert abs(float(found.y) - 0.7390851332151607) < 1e-10
+
+
+def test_a_step_is_not_given_up_before_it_is_solved():
+    """Where nothing but biases drives the implicit layer, its residual lingers above what `step` accepts."""
+    torch.manual_seed(159)
+    layer = rt.layers.ImplicitSSM(32)
+    x = torch.zeros(1, 3, 32)
+    with torch.no_grad():
+        y = layer(x, method=rt.Sequential())[0]
+        want = layer.double()(x.double(), method=rt.Sequential())[0]
+    assert (y - want).abs().max() < 1e-4 * want.abs().max()

@@ -169,7 +169,7 @@ class _Solution:
         y, sweeps, target = self._rows(self.like.new_zeros(shape)), 0, MARGIN * self.tol
         while True:
             found = fixed_point(
-                lambda y: self._rows(self._sweep(y, self.state)[0]), y, target, most - sweeps, relax, EVERY
+                lambda y: self._rows(self._sweep(y, self.state)[0]), y, target, most - sweeps, relax, EVERY, self.tol
             )
             y, residual, sweeps = found.y, found.residual, sweeps + found.sweeps
             if not bool((residual <= self.tol).all()):
