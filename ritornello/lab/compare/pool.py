@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from ritornello.errors import RitornelloError
+from ritornello.kernels import native
 
 __all__ = ["Outcome", "Pool"]
 
@@ -64,6 +66,7 @@ class Pool:
 
         `following` is asked again after every outcome, so a result may bring new work.
         """
+        native.available()  # says here, once for all workers, that the kernels are not built
         while True:
             self._hand_out(following)
             busy = [w for w in self._workers if w.work is not None]
@@ -134,6 +137,9 @@ class Pool:
 def _serve(pipe: Connection, perform: Perform, threads: int) -> None:
     """The life of a worker. It ends when the other end of its pipe is gone, whoever closed it."""
     torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        native.available()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
