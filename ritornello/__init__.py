@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ritornello import _interrupts
+
+_interrupts.guard()  # before PyTorch, whose import takes a second or more
+
+# ruff: noqa: E402
 from ritornello import cells, layers, models, ops, state, transition
 from ritornello._run import Result, run
 from ritornello.cell import AffineCell, Cell

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "ritornello"
 
 FLOORS = (
-    {"errors", "typing", "_files"},
+    {"errors", "typing", "_files", "_interrupts"},
     {"state", "sequence", "tasks"},
     {"kernels"},
     {"ops"},

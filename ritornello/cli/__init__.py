@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from ritornello import __version__
+from ritornello import __version__, _interrupts
 from ritornello.cli import bench, compare, convert, demo, generate, info, layers, look, reproduce, train
 from ritornello.errors import RitornelloError
 
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no UTF-8, a name that is none
     try:
+        _interrupts.hand_over()
         if not (sys.argv[1:] if argv is None else argv):
             parser().print_help(sys.stderr)
             raise SystemExit(MISTAKE)

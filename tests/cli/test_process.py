@@ -97,6 +97,21 @@ def test_ctrl_c_saves_and_says_how_to_go_on(text, tmp_path):
     assert f"after {saved + 1} steps" in printed
 
 
+def test_ctrl_c_while_it_is_importing_is_no_traceback():
+    """PyTorch, loaded, is in the process's memory map well before the import is over."""
+    for _ in range(5):
+        process = start("layers")
+        maps = Path(f"/proc/{process.pid}/maps")
+        if not maps.exists():
+            process.kill()
+            pytest.skip("needs /proc")
+        while process.poll() is None and "libtorch" not in maps.read_text():
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        code, _, err = finish(process)
+        assert (code, err) == (130, "ritornello: Interrupted.\n")
+
+
 def small_files(size: int):
     """Limits a process to files of `size` bytes: what a full disk is like, for it alone."""
     import resource
