@@ -51,6 +51,7 @@ MATRIX = {
     "packed": {"T": 90, "cu": [0, 0, 17, 18, 18, 83]},
     "packed to the end": {"T": 40, "cu": [0, 33, 40]},
     "nothing packed": {"T": 5, "cu": [0, 0, 0]},
+    "around chunks": {"T": 145, "H": 1, "Hv": 1, "V": 20, "cu": [0, 15, 31, 48, 81, 145]},
 }
 VECTOR = {
     "plain": {},
@@ -223,6 +224,7 @@ _SPECS: dict[str, tuple[Callable[[Draw, Sizes], dict[str, Any]], dict[str, dict]
             "vector": {"decay": "mild", "vector": True, "T": 75},
             "vector strong": {"decay": "strong", "vector": True, "T": 75},
             "vector packed": {"decay": "mild", "vector": True, "T": 60, "cu": [0, 0, 40, 57]},
+            "vector wide": {"decay": "mild", "vector": True, "B": 1, "T": 65, "H": 1, "Hv": 1, "K": 72, "V": 40},
             "vector grouped": {"decay": "mild", "vector": True, "Hv": 4, "K": 5, "V": 9},
             "signed": {"signed": True, "T": 75},
             "signed vector": {"signed": True, "vector": True, "T": 75},
@@ -240,6 +242,7 @@ _SPECS: dict[str, tuple[Callable[[Draw, Sizes], dict[str, Any]], dict[str, dict]
             "vector": {"decay": "mild", "vector": True, "T": 75},
             "vector strong": {"decay": "strong", "vector": True, "T": 75},
             "vector packed": {"decay": "mild", "vector": True, "T": 60, "cu": [0, 0, 40, 57]},
+            "vector wide": {"decay": "mild", "vector": True, "B": 1, "T": 65, "H": 1, "Hv": 1, "K": 72, "V": 40},
             "vector grouped": {"decay": "mild", "vector": True, "Hv": 4, "K": 5, "V": 9},
             "signed": {"signed": True, "T": 75},
             "signed vector": {"signed": True, "vector": True, "T": 75},
@@ -257,7 +260,7 @@ _SPECS: dict[str, tuple[Callable[[Draw, Sizes], dict[str, Any]], dict[str, dict]
     "mlstm": (
         _mlstm,
         {name: sizes for name, sizes in MATRIX.items() if name != "grouped heads"},
-        {"strong": {"decay": "strong", "T": 133}},
+        {"strong": {"decay": "strong", "T": 133}, "wide state": {"B": 1, "T": 17, "H": 1, "V": 80}},
     ),
     "softmax_scan": (
         _softmax_scan,

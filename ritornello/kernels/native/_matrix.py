@@ -109,10 +109,11 @@ def forward(x: Arguments, save: bool, trace: Tensor | None = None) -> tuple[Tens
     return o, after, trace
 
 
-def _parts(x: Arguments) -> int:
-    """Ranges of columns worked on apart: more of them where heads are few, so that every thread has work."""
-    items = x.state.shape[0] * x.q.shape[2]
-    return max(1, min(4 if items < 4 else 2 if items < 8 else 1, x.v.shape[3] // 16))
+def _share(x: Arguments) -> int:
+    """Columns worked on together, a multiple of 16: fewer where heads are few, so that all threads have work."""
+    items, values = x.state.shape[0] * x.q.shape[2], x.v.shape[3]
+    parts = max(1, min(4 if items < 4 else 2 if items < 8 else 1, values // 16))
+    return -(-values // (16 * parts)) * 16
 
 
 def backward(
@@ -124,7 +125,8 @@ def backward(
     """
     batch, steps, heads, keys = x.q.shape
     value_heads = x.v.shape[2]
-    parts, slope, n = _parts(x), gates.get("slope"), gates.get("n")
+    share, slope, n = _share(x), gates.get("slope"), gates.get("n")
+    parts = -(-x.v.shape[3] // share)
     new = torch.empty if x.starts is None else torch.zeros
     shapes = {
         "q": (parts, batch, steps, heads, keys),
@@ -149,7 +151,7 @@ def backward(
     _backward(
         x.q.dtype,
         *x.pack(at, at + split if rest else 0),
-        *(*view(go), *view(slope), parts, address(after), address(after_n)),
+        *(*view(go), *view(slope), share, address(after), address(after_n)),
         *(address(made.get(name)) for name in _GRADIENTS),
     )
     for name, tensor in made.items():

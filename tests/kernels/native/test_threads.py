@@ -50,6 +50,10 @@ def calls():
         ),
         "softmax_scan": ((normal(1, 300, 70), normal(1, 300, 70)), {}),
         "softmax_scan of vectors": ((normal(3, 300, 5), normal(3, 300, 5, 24)), {}),
+        "delta_rule": (
+            (normal(1, 70, 2, 20), normal(1, 70, 2, 20) / 5, normal(1, 70, 4, 40), steps[:1, :70, :4]),
+            {"log_decay": -steps[1:2, :70, :4]},
+        ),
         "rms_norm": ((normal(3, 300, 130), normal(130), normal(3, 300, 130)), {}),
         "swiglu": ((normal(3, 300, 130), normal(3, 300, 130)), {}),
     }

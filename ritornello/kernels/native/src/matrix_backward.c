@@ -13,7 +13,7 @@ struct matrix_backward {
     struct matrix x;
     struct acts go;
     struct reals slope;    /* of mLSTM's normaliser with respect to nᵀ q: −1, 0 or 1 */
-    int64_t parts;         /* into how many ranges of columns a head is divided; each writes its own sums over columns */
+    int64_t share;         /* columns of a part of a head, a multiple of 16; each part writes its own sums over columns */
     const real *after;     /* gradient of the last state, (N, Hv, K, V), or null */
     const real *after_n;   /* of mLSTM's n, (N, H, K) */
     real *q, *k, *a, *b;   /* (parts, B, T, H, K) */
@@ -85,16 +85,22 @@ static void load_columns(const struct matrix_backward *f, const struct work *w, 
     }
 }
 
+/* The place in (parts, B, T, Hv) of one number per part, step and value head. */
+INLINE int64_t gate_index(const struct matrix *x, const struct place *p, int64_t time) {
+    const int64_t rows = x->starts ? 1 : x->sequences;
+    return ((p->part * rows + p->row) * x->steps + time) * x->value_heads + p->value_head;
+}
+
 /* What one value head adds to the sums of its head, and the gradients that are its own. */
-static void store_chunk(const struct matrix_backward *f, struct work *w, const struct place *p, int64_t start) {
+static void store_head(const struct matrix_backward *f, struct work *w, const struct place *p, int64_t start) {
     const struct matrix *x = &f->x;
     const struct chunk *c = &w->chunk;
     const struct rows_back *g = &w->rows;
-    const int64_t rows = x->starts ? 1 : x->sequences, keys = x->keys, width = c->width;
+    const int64_t keys = x->keys, width = c->width;
     const real *u = x->bonus ? x->bonus + p->value_head * keys : 0;
     for (int64_t t = 0; t < c->steps; t++) {
         const int64_t at = t * width, total = (start - w->start + t) * width;
-        const int64_t gate = ((p->part * rows + p->row) * x->steps + start + t) * x->value_heads + p->value_head;
+        const int64_t gate = gate_index(x, p, start + t);
         const real vo = g->qk[t * CHUNK + t]; /* v · ∂o, of BONUS */
         vec sum_d = {0}, sum_k = {0};
         for (int64_t i = 0; i < keys; i += RIT_LANES) {
@@ -132,7 +138,7 @@ static void store_chunk(const struct matrix_backward *f, struct work *w, const s
 static void store_columns(const struct matrix_backward *f, const struct work *w, const struct place *p, int64_t start) {
     const struct matrix *x = &f->x;
     const struct columns *c = &w->columns;
-    const int64_t rows = x->starts ? 1 : x->sequences, own = rit_min(p->end, x->values) - p->first;
+    const int64_t own = rit_min(p->end, x->values) - p->first;
     for (int64_t t = 0; t < w->chunk.steps; t++) {
         const int64_t time = start + t;
         const real *dw = c->dw + t * c->width, *e = c->r + t * c->width;
@@ -140,7 +146,7 @@ static void store_columns(const struct matrix_backward *f, const struct work *w,
         if (f->beta) {
             vec sum = {0};
             for (int64_t i = 0; i < c->width; i += RIT_LANES) sum += vec_load(dw + i) * vec_load(e + i);
-            f->beta[((p->part * rows + p->row) * x->steps + time) * x->value_heads + p->value_head] = vec_sum(sum);
+            f->beta[gate_index(x, p, time)] = vec_sum(sum);
         }
         if (!f->v) continue;
         real *to = f->v + ((p->row * x->steps + time) * x->value_heads + p->value_head) * x->values + p->first;
@@ -185,10 +191,6 @@ static void store_gradient(const struct matrix_backward *f, int64_t index, int64
             for (int64_t i = 0; i < keys; i++) f->before[(index * keys + i) * values + v] = row[i];
     }
 }
-
-struct range {
-    int64_t first, end;
-};
 
 /* --------------------------------------------------------------------------------------------------- one chunk back */
 
@@ -307,42 +309,52 @@ static void run_segment(const struct matrix_backward *f, struct work *w, const s
         columns_back(x->mode, &w->chunk, &w->rows, c, w->states + j * size, gradient);
         store_columns(f, w, p, start);
         rows_back(x->mode, &w->chunk, &w->rows);
-        store_chunk(f, w, p, start);
+        store_head(f, w, p, start);
     }
 }
 
-static real *lay_out(const struct matrix *x, struct work *w, int64_t count, int64_t group) {
+static void lay_out(const struct matrix *x, struct work *w, int64_t count, int64_t group, struct arena *arena) {
     const int64_t keys = matrix_padded(x), width = rit_divide_up(count, RIT_LANES) * RIT_LANES;
-    const int64_t states = x->interval / CHUNK * count * keys;
-    const int64_t space = chunk_space(keys) + rows_back_space(keys) + 8 * (CHUNK * width + APART) +
-                          5 * (x->interval * keys + APART) + group * count * keys + states + 2 * APART;
-    real *scratch = rit_scratch(space);
-    memset(scratch, 0, (size_t)space * sizeof(real)); /* a short chunk leaves rows as they were: not used, but to be numbers */
     struct columns *c = &w->columns;
     c->count = count, c->width = width;
     w->chunk.scalar = chunk_is_scalar(x);
     real **columns[] = {&c->go, &c->w, &c->r, &c->dw, &c->dr, &c->wt, &c->rt, &c->dt};
     real **segment[] = {&w->totals[0], &w->totals[1], &w->totals[2], &w->totals[3], &w->decays};
-    real **rest[] = {&w->gradients};
-    real *at = rows_back_lay_out(&w->rows, keys, chunk_lay_out(&w->chunk, keys, scratch));
-    at = lay_out_arrays(5, segment, x->interval * keys, lay_out_arrays(8, columns, CHUNK * width, at));
-    w->states = lay_out_arrays(1, rest, group * count * keys, at);
-    return scratch;
+    real **gradients[] = {&w->gradients}, **states[] = {&w->states};
+    chunk_lay_out(&w->chunk, keys, arena);
+    rows_back_lay_out(&w->rows, keys, arena);
+    arena_take(arena, CHUNK * width, 8, columns);
+    arena_take(arena, x->interval * keys, 5, segment);
+    arena_take(arena, group * count * keys, 1, gradients);
+    arena_take(arena, x->interval / CHUNK * count * keys, 1, states);
 }
+
+/* Memory for the work, to be freed. */
+static real *allocate(const struct matrix *x, struct work *w, int64_t count, int64_t group) {
+    struct arena arena = {0};
+    lay_out(x, w, count, group, &arena);
+    arena.base = rit_scratch(arena.used);
+    /* A short chunk leaves the rows behind it as they were: what comes of them is not used, but they are to be numbers. */
+    memset(arena.base, 0, (size_t)arena.used * sizeof(real));
+    arena.used = 0;
+    lay_out(x, w, count, group, &arena);
+    return arena.base;
+}
+
+static int64_t parts_of(const struct matrix_backward *f) { return rit_divide_up(f->x.values, f->share); }
 
 /* One part of the columns of one head, with all its value heads, of one sequence. */
 static void body(void *context, int64_t index) {
     const struct matrix_backward *f = context;
     const struct matrix *x = &f->x;
-    const int64_t group = x->value_heads / x->heads, all = x->values + x->ones;
-    const int64_t share = rit_divide_up(rit_divide_up(x->values, f->parts), 16) * 16;
-    struct place p = {.part = index % f->parts, .head = index / f->parts % x->heads, .n = index / f->parts / x->heads};
+    const int64_t group = x->value_heads / x->heads, parts = parts_of(f);
+    struct place p = {.part = index % parts, .head = index / parts % x->heads, .n = index / parts / x->heads};
     const struct rit_span span = rit_span(x->starts, p.n, x->steps);
-    p.row = span.row, p.first = rit_min(p.part * share, all);
-    p.end = p.part == f->parts - 1 ? all : rit_min(p.first + share, all);
+    p.row = span.row, p.first = p.part * f->share;
+    p.end = p.part == parts - 1 ? x->values + x->ones : p.first + f->share;
 
     struct work w;
-    real *scratch = lay_out(x, &w, p.end - p.first, group);
+    real *scratch = allocate(x, &w, p.end - p.first, group);
     const int64_t states = p.n * x->value_heads + p.head * group, keys = w.chunk.width, size = (p.end - p.first) * keys;
     for (int64_t j = 0; j < group; j++) load_gradient(f, states + j, p.first, p.end, keys, w.gradients + j * size);
     const int64_t length = span.end - span.start;
@@ -361,7 +373,7 @@ static void body(void *context, int64_t index) {
 }
 
 RIT_ENTRY(matrix_backward)(struct matrix_backward *f) {
-    const int64_t items = f->x.sequences * f->x.heads * f->parts;
+    const int64_t items = f->x.sequences * f->x.heads * parts_of(f);
     const int64_t times = f->x.starts ? f->x.steps : f->x.steps * f->x.sequences;
     rit_parallel_sized(items, times * f->x.value_heads * f->x.keys * f->x.values * 10, body, f);
 }

@@ -11,17 +11,39 @@
 #define RIT_MATRIX_CHUNK_H
 
 #include "matrix_product.h"
+#include "matrix_transpose.h"
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 enum { CHUNK = 16, PAIRS = CHUNK * CHUNK };
 
-/* Between arrays whose sizes are powers of two, so that their rows do not compete for the same places of the first cache. */
+/* Many arrays in one piece of memory. Without `base` they are counted and not laid out: so the same lines say how much
+ * memory it takes and what lies where in it. */
+struct arena {
+    real *base;
+    int64_t used;
+};
+
+/* Numbers between two arrays. Their sizes are powers of two, and their rows would compete for the same places of the first
+ * cache: three of its lines apart (of floats) they do not. */
 enum { APART = 48 };
+
+static void arena_take(struct arena *arena, int64_t size, int count, real **arrays[]) {
+    for (int i = 0; i < count; i++, arena->used += size + APART) {
+        *arrays[i] = arena->base ? arena->base + arena->used : 0;
+#if defined(__SANITIZE_ADDRESS__) /* what is written beyond an array is seen as well as what is written beyond them all */
+        if (arena->base) ASAN_POISON_MEMORY_REGION(*arrays[i] + size, APART * sizeof(real));
+#endif
+    }
+}
 
 /* The rows of a chunk, (CHUNK, width), and what follows from them for all columns. */
 struct chunk {
     int64_t steps, width; /* width: K, in whole vectors */
     int scalar;           /* one decay for all keys: d is one number a step, and pairs of steps are plain products of rows */
-    real *q, *k, *d, *a, *b;
+    real *q, *k, *a, *b;
+    const real *d;        /* among those of its segment: it may be asked for again */
     real *qs, *as, *ke, *be;
     real *de;             /* D(end, 0) */
     real *kt, *bt;        /* k and b transposed, (width, CHUNK) */
@@ -41,24 +63,16 @@ INLINE void chunk_fetch(struct chunk *c, int64_t steps) {
 
 INLINE int chunk_erases(int64_t mode) { return mode == DELTA || mode == DPLR; }
 
-/* `count` arrays of `size` reals from `at` on; returns where they end. */
-static real *lay_out_arrays(int count, real **arrays[], int64_t size, real *at) {
-    for (int i = 0; i < count; i++, at += size + APART) *arrays[i] = at;
-    return at;
-}
-
-/* Its memory; returns where it ends. */
-static real *chunk_lay_out(struct chunk *x, int64_t width, real *at) {
+static void chunk_lay_out(struct chunk *x, int64_t width, struct arena *arena) {
     x->width = width;
-    real **rows[] = {&x->q, &x->k, &x->d, &x->a, &x->b, &x->qs, &x->as, &x->ke, &x->be, &x->kt, &x->bt};
+    real **rows[] = {&x->q, &x->k, &x->a, &x->b, &x->qs, &x->as, &x->ke, &x->be, &x->kt, &x->bt};
     real **pairs[] = {&x->qk, &x->qb, &x->ak, &x->ab, &x->between, &x->bare_qk, &x->bare_ak};
     real **ends[] = {&x->de}, **numbers[] = {&x->beta, &x->start};
-    at = lay_out_arrays(11, rows, CHUNK * width, at);
-    at = lay_out_arrays(7, pairs, PAIRS, at);
-    return lay_out_arrays(2, numbers, CHUNK, lay_out_arrays(1, ends, width, at));
+    arena_take(arena, CHUNK * width, 10, rows);
+    arena_take(arena, PAIRS, 7, pairs);
+    arena_take(arena, width, 1, ends);
+    arena_take(arena, CHUNK, 2, numbers);
 }
-
-INLINE int64_t chunk_space(int64_t width) { return (11 * CHUNK + 1) * width + 7 * PAIRS + 2 * CHUNK + 21 * APART; }
 
 struct chunk_place {
     int64_t row, head, value_head, time;

@@ -1,7 +1,8 @@
 /* Matrix states, forward: step by step, with a tile of columns of S in the first cache. One pass over the tile does all of a
  * step: decay, update, output, and what the next step reads of the new state; three or four multiply-adds for each
  * load and store, which is what the processor's units can do. */
-#include "matrix_product.h"
+#include "matrix.h"
+#include "matrix_transpose.h"
 
 struct matrix_forward {
     struct matrix x;

@@ -11,8 +11,8 @@ struct factor {
     int64_t row, depth;
 };
 
-/* What is there before: nothing, the result itself, or the result with its columns or its rows scaled. */
-enum product_start { SET, ADD, SCALE_COLUMNS, SCALE_ROWS };
+/* What is there before: nothing, the result itself, or the result with its columns scaled. */
+enum product_start { SET, ADD, SCALE_COLUMNS };
 
 /* As many sums at once as hide the delay of an addition and leave registers for the factors. */
 #if RIT_BYTES == 64
@@ -33,12 +33,6 @@ INLINE void product_block(const int rows, const int vectors, int64_t depth, stru
         for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
             for (int j = 0; j < vectors; j++) sum[i][j] *= vec_load(scale + j * RIT_LANES);
-    }
-    if (start == SCALE_ROWS) {
-#pragma GCC unroll 8
-        for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-            for (int j = 0; j < vectors; j++) sum[i][j] *= scale[i];
     }
     for (int64_t p = 0; p < depth; p++, b += b_row, a.at += a.depth) {
         vec x[PRODUCT_VECTORS];
@@ -66,7 +60,6 @@ INLINE void product_columns(const int vectors, int64_t rows, int64_t depth, stru
         else if (block == 2) product_block(2, vectors, depth, a, b, b_row, start, scale, to, to_row);
         else product_block(1, vectors, depth, a, b, b_row, start, scale, to, to_row);
         left -= block, a.at += block * a.row, to += block * to_row;
-        if (start == SCALE_ROWS) scale += block;
     }
 }
 
@@ -75,15 +68,15 @@ static void product(int64_t rows, int64_t columns, int64_t depth, struct factor 
                     enum product_start start, const real *scale, real *to, int64_t to_row) {
     for (int64_t j = 0; j < columns;) {
         const int vectors = columns - j >= PRODUCT_VECTORS * RIT_LANES ? PRODUCT_VECTORS : 1;
-        const real *here = start == SCALE_COLUMNS ? scale + j : scale;
-        if (vectors == 1) product_columns(1, rows, depth, a, b + j, b_row, start, here, to + j, to_row);
-        else product_columns(PRODUCT_VECTORS, rows, depth, a, b + j, b_row, start, here, to + j, to_row);
+        const real *factor = start == SCALE_COLUMNS ? scale + j : 0;
+        if (vectors == 1) product_columns(1, rows, depth, a, b + j, b_row, start, factor, to + j, to_row);
+        else product_columns(PRODUCT_VECTORS, rows, depth, a, b + j, b_row, start, factor, to + j, to_row);
         j += vectors * RIT_LANES;
     }
 }
 
 /* The same where a(i, p) is zero for p > i (`lower`) or p < i: half of it is left out. */
-static __attribute__((unused)) void product_triangle(int lower, int64_t size, int64_t columns, struct factor a, const real *b, int64_t b_row,
+static void product_triangle(int lower, int64_t size, int64_t columns, struct factor a, const real *b, int64_t b_row,
                              real *to, int64_t to_row) {
     enum { BLOCK = 8 };
     for (int64_t i = 0; i < size; i += BLOCK) {
@@ -91,42 +84,6 @@ static __attribute__((unused)) void product_triangle(int lower, int64_t size, in
         const struct factor part = {a.at + i * a.row + first * a.depth, a.row, a.depth};
         product(rows, columns, end - first, part, b + first * b_row, b_row, ADD, 0, to + i * to_row, to_row);
     }
-}
-
-/* to[j, i] = from[i, j] for i < rows, j < columns; up to whole vectors of i and of j, `to` is filled with zeros and
- * `from` is read, whose rows therefore are whole vectors. */
-static void transpose(const real *from, int64_t from_row, int64_t rows, int64_t columns, real *to, int64_t to_row) {
-    for (int64_t i = 0; i < rows; i += RIT_LANES)
-        for (int64_t j = 0; j < columns; j += RIT_LANES) {
-#if defined(__clang__)
-            for (int l = 0; l < RIT_LANES; l++)
-                for (int m = 0; m < RIT_LANES; m++)
-                    to[(j + m) * to_row + i + l] = i + l < rows ? from[(i + l) * from_row + j + m] : 0;
-#else
-            vec x[RIT_LANES];
-            ivec lane;
-#pragma GCC unroll 16
-            for (int l = 0; l < RIT_LANES; l++) {
-                lane[l] = l;
-                x[l] = i + l < rows ? vec_load(from + (i + l) * from_row + j) : (vec){0};
-            }
-            /* Blocks of `half` lanes change places with those of the row `half` below. */
-#pragma GCC unroll 4
-            for (int half = 1; half < RIT_LANES; half *= 2) {
-                const ivec upper = (lane & half) != 0;
-                const ivec low = (lane & ~half) + (upper & RIT_LANES), high = (lane | half) + (upper & RIT_LANES);
-#pragma GCC unroll 16
-                for (int l = 0; l < RIT_LANES; l++)
-                    if (!(l & half)) {
-                        const vec a = x[l], b = x[l + half];
-                        x[l] = __builtin_shuffle(a, b, low);
-                        x[l + half] = __builtin_shuffle(a, b, high);
-                    }
-            }
-#pragma GCC unroll 16
-            for (int l = 0; l < RIT_LANES; l++) vec_store(to + (j + l) * to_row + i, x[l]);
-#endif
-        }
 }
 
 #endif

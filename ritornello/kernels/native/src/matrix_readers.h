@@ -15,13 +15,13 @@ struct rows_back {
     real *qk, *qb, *ak, *ab;
 };
 
-static real *rows_back_lay_out(struct rows_back *x, int64_t width, real *at) {
+static void rows_back_lay_out(struct rows_back *x, int64_t width, struct arena *arena) {
     real **rows[] = {&x->q, &x->k, &x->d, &x->a, &x->b, &x->qs, &x->as, &x->ke, &x->be};
-    real **pairs[] = {&x->qk, &x->qb, &x->ak, &x->ab}, **others[] = {&x->de};
-    return lay_out_arrays(1, others, width, lay_out_arrays(4, pairs, PAIRS, lay_out_arrays(9, rows, CHUNK * width, at)));
+    real **pairs[] = {&x->qk, &x->qb, &x->ak, &x->ab}, **ends[] = {&x->de};
+    arena_take(arena, CHUNK * width, 9, rows);
+    arena_take(arena, PAIRS, 4, pairs);
+    arena_take(arena, width, 1, ends);
 }
-
-INLINE int64_t rows_back_space(int64_t width) { return (9 * CHUNK + 1) * width + 4 * PAIRS + 14 * APART; }
 
 /* What readers of one kind share. */
 struct readers {
@@ -148,6 +148,8 @@ static void scalar_decay_back(int64_t mode, const struct chunk *c, struct rows_b
             vec_store(g->ab + j, x);
         }
     }
+    /* Steps that are not there have factors of 0; what another head left in their lanes might be no number. */
+    if (steps < CHUNK) memset(to_pair, 0, PAIRS * sizeof(real));
     transpose(g->ab, CHUNK, steps, CHUNK, to_pair, CHUNK);
     vec u[VECTORS], a[VECTORS], seen[CHUNK][VECTORS];
     for (int m = 0; m < VECTORS; m++) u[m] = vec_load(from_start + m * RIT_LANES), a[m] = (vec){0};
