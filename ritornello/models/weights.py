@@ -51,15 +51,17 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 @torch.no_grad()
 def to_dtype(module: nn.Module, dtype: torch.dtype) -> None:
-    """Turn the floating parameters and buffers to `dtype`, in place, but for parameters tagged ``keep_float32``.
+    """Turn the floating parameters and buffers to `dtype`, in place, but for those tagged ``keep_float32``.
 
-    Those stay at float32 or wider: decays that are multiplied over thousands of steps.
+    Those stay at float32 or wider: decays that are multiplied over thousands of steps, biases that settle near-ties.
     """
     keep = {p for _, p in tagged(module, KEEP_FLOAT32)}
     wide = torch.promote_types(dtype, torch.float32)
     for parameter in module.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(wide if parameter in keep else dtype)
-    for buffer in module.buffers():
-        if buffer.is_floating_point():
-            buffer.data = buffer.data.to(dtype)
+    for part in module.modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                kept = KEEP_FLOAT32 in getattr(part, "tags", {}).get(name, ())
+                buffer.data = buffer.data.to(wide if kept else dtype)

@@ -6,8 +6,8 @@ import numpy as np
 
 
 def weights(layer):
-    """The layer's parameters by name, as float64 arrays."""
-    return {name: p.detach().double().numpy() for name, p in layer.named_parameters()}
+    """The layer's parameters and buffers by name, as float64 arrays."""
+    return {name: p.detach().double().numpy() for name, p in layer.state_dict().items()}
 
 
 def sigmoid(x):

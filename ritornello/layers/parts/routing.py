@@ -1,4 +1,4 @@
-"""What routers have in common: their decisions, noted down for a loss that keeps the load even."""
+"""What routers have in common: choices by groups, and decisions noted down for a loss that keeps the load even."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from ritornello.layers.base import Call
 from ritornello.typing import Tensor
 
-__all__ = ["NOTED", "Route", "load_balance", "note"]
+__all__ = ["NOTED", "Route", "in_best_groups", "load_balance", "note"]
 
 NOTED = "routes"
 """Where in a call's `carry` the list stands that routers write to, where somebody wants it."""
@@ -64,3 +64,12 @@ def load_balance(routes: Sequence[Route]) -> Tensor:
             steps = steps + counts.sum()
         total = total + kind[1] * (share * went).sum() / steps.clamp(min=1) ** 2
     return total
+
+
+def in_best_groups(score: Tensor, groups: int, top: int) -> Tensor:
+    """Scores (n, E), one after the other in `groups` of equal size, with −∞ outside of the `top` groups: those whose
+    two largest scores have the largest sum."""
+    grouped = score.unflatten(-1, (groups, -1))
+    best = grouped.topk(min(2, grouped.shape[-1]), -1).values.sum(-1).topk(top, -1).indices
+    left = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter_(-1, best, False)
+    return grouped.masked_fill(left.unsqueeze(-1), float("-inf")).flatten(-2)
