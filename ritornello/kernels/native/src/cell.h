@@ -2,66 +2,13 @@
  * for a group of rows and one head. Each cell adds what happens element by element.
  *
  * No thread waits for another within a call: the items are (group of rows, head), and an item runs all its times. A group
- * is at most as many rows as have their sums in registers at once; where that would make one item, the rows are halved. Every sum over the inputs of a row runs from the first to the last, so the bits depend on neither the
- * groups nor the threads. */
+ * is at most as many rows as have their sums in registers at once; where that would make one item, the rows are halved.
+ * Every sum over the inputs of a row runs from the first to the last, so the bits depend on neither the groups nor the
+ * threads. */
 #ifndef RIT_CELL_H
 #define RIT_CELL_H
 
-#include "cell_tiles.h"
-
-/* CELL_MOST: rows of a group; CELL_DIRECT: rows and steps that do not pay for packing the matrix. */
-enum { CELL_STATES = 4, CELL_MOST = 16, CELL_DIRECT = 16 };
-
-/* Every field is 8 bytes. D = heads * width; tensors without strides are contiguous; absent ones are null. */
-struct cell {
-    int64_t rows, steps, heads, width, option;
-    const int64_t *starts, *order;        /* packed: (rows + 1) bounds, and the rows by falling length */
-    const act *u;                         /* (B, T, gates, D) */
-    int64_t u_row, u_time, u_gate;        /* strides of u */
-    const act *weight;                    /* (gates, heads, width, width) [gate, head, out, in] */
-    const real *bias;                     /* (D) */
-    const real *state[CELL_STATES];       /* (rows, D) */
-    act *y;                               /* (B, T, D) */
-    real *last[CELL_STATES];              /* (rows, D) */
-    real *trace;                          /* (B, T, slots, D), what the backward pass needs */
-    const act *dy;                        /* (B, T, D) */
-    const real *dlast[CELL_STATES];       /* (rows, D) */
-    act *du;                              /* (B, T, gates, D) */
-    act *before;                          /* (B, T, D): h one step earlier */
-    act *dproduct;                        /* (B, T, D): the GRU's gradient of R_n h; the MGU's f h, which R_n takes */
-    real *dstate[CELL_STATES];            /* (rows, D) */
-};
-
-/* One row at one time, in the columns of one head. */
-struct cell_now {
-    const act *u;
-    int64_t u_gate;
-    const real *product;                /* R h, gate after gate */
-    int64_t product_gate;
-    const real *bias;
-    real *state[CELL_STATES];           /* scratch, carried over time */
-    act *y, *du, *before, *dproduct;
-    const act *dy;
-    real *trace;
-    const real *earlier;                /* trace one step earlier, null at the first */
-    const real *first[CELL_STATES];     /* the initial state */
-    int64_t D, width;
-    int64_t option, stage;
-    real *drive;                        /* gradient of the product, gate after gate, width each */
-};
-
-typedef void (*cell_point)(const struct cell_now *now);
-
-struct cell_call {
-    const struct cell *cell;
-    int64_t gates, states, slots, group, tiles;
-    int64_t stages, each; /* products of a step, one after the other, and the gates of one; nearly always one of all */
-    int tiled;           /* packed is for cell_tiles_product */
-    int direct;          /* nothing is packed: the weight is read as it is */
-    real *packed;
-    int64_t packed_head; /* reals for one head */
-    cell_point point;
-};
+#include "cell_matrix.h"
 
 /* -------------------------------------------------------------------------------------------------- one group of rows */
 
@@ -138,69 +85,6 @@ INLINE void cell_scatter(const struct cell_call *call, const struct cell_group *
                        (size_t)width * sizeof(real));
 }
 
-/* R h from the weight as it is, for few steps, which do not pay for packing: lanes run over the inputs. */
-static void cell_product_direct(const struct cell_call *call, int64_t head, int64_t stage, int64_t rows, const real *h,
-                                int64_t h_row, real *out, int64_t out_row) {
-    const int64_t width = call->cell->width, heads = call->cell->heads;
-    for (int64_t gate = 0; gate < call->each; gate++)
-        for (int64_t o = 0; o < width; o++) {
-            const act *w = call->cell->weight + (((stage * call->each + gate) * heads + head) * width + o) * width;
-            for (int64_t r = 0; r < rows; r++) {
-                vec even = {0}, odd = {0};
-                for (int64_t k = 0; k < width; k += CELL_PANEL) {
-                    even += cell_load(w + k, width - k) * vec_load(h + r * h_row + k);
-                    if (k + RIT_LANES < width)
-                        odd += cell_load(w + k + RIT_LANES, width - k - RIT_LANES) * vec_load(h + r * h_row + k + RIT_LANES);
-                }
-                out[r * out_row + gate * h_row + o] = vec_sum(even + odd);
-            }
-        }
-}
-
-/* The product of the first `active` of the group's rows with the head's packed matrix of one stage. */
-INLINE void cell_multiply(const struct cell_call *call, int64_t head, int64_t stage, int64_t active, int64_t depth,
-                          int64_t panels, const real *a, int64_t a_row, act *narrow, real *out, int64_t out_row) {
-    if (call->direct) {
-        cell_product_direct(call, head, stage, active, a, a_row, out, out_row);
-        return;
-    }
-    const real *w = call->packed + head * call->packed_head + stage * (call->packed_head / call->stages);
-#ifdef RIT_TILES
-    if (call->tiled) {
-        const int64_t narrow_row = cell_tiles_blocks(depth) * TILE_DEPTH;
-        for (int64_t r = 0; r < active; r++)
-            for (int64_t k = 0; k < depth; k += RIT_LANES)
-                cell_store(narrow + r * narrow_row + k, vec_load_part(a + r * a_row + k, depth - k), depth - k);
-        cell_tiles_product(depth, panels, narrow, narrow_row, (const act *)w, out, out_row);
-        return;
-    }
-#endif
-    (void)narrow;
-    for (int64_t r = 0; r < active; r += CELL_ROWS)
-        cell_product_packed(rit_min(CELL_ROWS, active - r), depth, panels, a + r * a_row, a_row, w, out + r * out_row, out_row);
-}
-
-/* Rows of a group as bfloat16 for the tiles, zeros to begin with; null where there are none. */
-INLINE act *cell_begin(const struct cell_call *call, int64_t rows, int64_t depth) {
-#ifdef RIT_TILES
-    if (call->tiled) {
-        cell_tiles_begin(rows);
-        return (act *)memset(rit_scratch(rows * cell_tiles_blocks(depth) * TILE_DEPTH), 0,
-                             (size_t)(rows * cell_tiles_blocks(depth) * TILE_DEPTH) * sizeof(act));
-    }
-#endif
-    (void)call, (void)rows, (void)depth;
-    return 0;
-}
-
-INLINE void cell_end(const struct cell_call *call, act *narrow) {
-#ifdef RIT_TILES
-    if (call->tiled) cell_tiles_end();
-#endif
-    (void)call;
-    free(narrow);
-}
-
 /* Ask for memory that is needed after the product, which takes as long as the memory does. */
 INLINE void cell_fetch(const void *p, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)p + at, 0, 2);
@@ -226,9 +110,8 @@ static void cell_forward_item(void *context, int64_t item) {
             for (int64_t g = 0; g < call->gates; g++) cell_fetch(now.u + g * now.u_gate, cell->width * (int64_t)sizeof(act));
         }
         for (int64_t stage = 0; stage < call->stages; stage++) {
-            cell_multiply(call, head, stage, active, cell->width, call->each * call->tiles,
-                          state + stage * CELL_MOST * padded, padded, narrow, product + stage * call->each * padded,
-                          call->gates * padded);
+            cell_multiply(call, head, stage, active, state + stage * CELL_MOST * padded, padded, narrow,
+                          product + stage * call->each * padded, call->gates * padded);
             for (int64_t r = 0; r < active; r++) {
                 struct cell_now now = cell_now(call, &group.row[r], head, t);
                 now.stage = stage;
@@ -256,6 +139,7 @@ static void cell_backward_item(void *context, int64_t item) {
     real *state = rit_scratch((CELL_STATES + 1) * CELL_MOST * padded + CELL_MOST * depth);
     real *product = state + CELL_STATES * CELL_MOST * padded, *drive = product + CELL_MOST * padded;
     act *narrow = cell_begin(call, group.rows, each);
+    memset(product, 0, (size_t)(CELL_MOST * padded) * sizeof *product); /* the tiles leave out the padding */
     cell_gather(call, &group, head, cell->dlast, state, padded);
     int64_t active = 0;
     for (int64_t t = group.rows ? cell_length(&group.row[0]) - 1 : -1; t >= 0; t--) {
@@ -270,8 +154,7 @@ static void cell_backward_item(void *context, int64_t item) {
                 call->point(&now);
             }
             if (stage)
-                cell_multiply(call, head, stage, active, each, call->tiles, drive + stage * each, depth, narrow, product,
-                              padded);
+                cell_multiply(call, head, stage, active, drive + stage * each, depth, narrow, product, padded);
         }
         for (int64_t r = 0; r < active && t; r++) {
             const struct cell_now now = cell_now(call, &group.row[r], head, t - 1);
@@ -279,7 +162,7 @@ static void cell_backward_item(void *context, int64_t item) {
                 cell_fetch(now.trace + s * now.D, cell->width * (int64_t)sizeof(real));
             if (now.dy) cell_fetch(now.dy, cell->width * (int64_t)sizeof(act));
         }
-        cell_multiply(call, head, 0, active, each, call->tiles, drive, depth, narrow, product, padded);
+        cell_multiply(call, head, 0, active, drive, depth, narrow, product, padded);
         for (int64_t r = 0; r < active; r++)
             for (int64_t j = 0; j < padded; j += RIT_LANES) {
                 real *dh = state + r * padded + j;
@@ -293,70 +176,6 @@ static void cell_backward_item(void *context, int64_t item) {
 
 /* ----------------------------------------------------------------------------------------------------- the whole call */
 
-/* Forward: R of each gate, transposed: [head][gate][tile][in][out]. */
-static void cell_pack_forward(void *context, int64_t item) {
-    const struct cell_call *call = context;
-    const int64_t width = call->cell->width, heads = call->cell->heads;
-    const int64_t tile = item % call->tiles, gate = item / call->tiles % call->gates, head = item / call->tiles / call->gates;
-    cell_pack(call->cell->weight + (gate * heads + head) * width * width, 1, width, width, width, tile,
-              call->packed + head * call->packed_head + (gate * call->tiles + tile) * width * CELL_PANEL);
-}
-
-/* Backward: [head][stage][tile][gate of the stage, out][in]. */
-static void cell_pack_backward(void *context, int64_t item) {
-    const struct cell_call *call = context;
-    const int64_t width = call->cell->width, heads = call->cell->heads;
-    const int64_t tile = item % call->tiles, gate = item / call->tiles % call->gates, head = item / call->tiles / call->gates;
-    const int64_t place = (gate / call->each * call->tiles + tile) * call->each + gate % call->each;
-    cell_pack(call->cell->weight + (gate * heads + head) * width * width, width, 1, width, width, tile,
-              call->packed + head * call->packed_head + place * width * CELL_PANEL);
-}
-
-#ifdef RIT_TILES
-/* The same two for the tiles; here an item of the backward one is a panel with all gates of a stage. */
-static void cell_pack_forward_tiles(void *context, int64_t item) {
-    const struct cell_call *call = context;
-    const int64_t width = call->cell->width, heads = call->cell->heads;
-    const int64_t tile = item % call->tiles, gate = item / call->tiles % call->gates, head = item / call->tiles / call->gates;
-    cell_tiles_pack(call->cell->weight + (gate * heads + head) * width * width, 1, 0, width, 1, width, width, tile,
-                    (act *)(call->packed + head * call->packed_head) +
-                        (gate * call->tiles + tile) * cell_tiles_panel(width));
-}
-
-static void cell_pack_backward_tiles(void *context, int64_t item) {
-    const struct cell_call *call = context;
-    const int64_t width = call->cell->width, heads = call->cell->heads, square = width * width;
-    const int64_t tile = item % call->tiles, stage = item / call->tiles % call->stages;
-    const int64_t head = item / call->tiles / call->stages;
-    cell_tiles_pack(call->cell->weight + (stage * call->each * heads + head) * square, call->each, heads * square, width,
-                    width, 1, width, tile,
-                    (act *)(call->packed + head * call->packed_head) +
-                        (stage * call->tiles + tile) * cell_tiles_panel(call->each * width));
-}
-#endif
-
-/* Pack the matrices for this direction. */
-INLINE void cell_prepare(struct cell_call *call, int backward) {
-    const struct cell *cell = call->cell;
-    call->packed_head = call->gates * call->tiles * CELL_PANEL * cell->width;
-    call->direct = !backward && cell->rows * cell->steps <= CELL_DIRECT;
-    if (call->direct) return;
-    int64_t items = cell->heads * call->gates * call->tiles;
-    rit_body pack = backward ? cell_pack_backward : cell_pack_forward;
-#ifdef RIT_TILES
-    /* Not with relu, whose gradient would jump where the rounding of h moves a sum across 0. */
-    call->tiled = cell->width >= TILE_DEPTH && !cell->option && cell_tiles_ready();
-    if (call->tiled) {
-        pack = backward ? cell_pack_backward_tiles : cell_pack_forward_tiles;
-        call->packed_head = backward ? call->stages * call->tiles * cell_tiles_panel(call->each * cell->width) / 2
-                                     : call->gates * call->tiles * cell_tiles_panel(cell->width) / 2;
-        if (backward) items /= call->each;
-    }
-#endif
-    call->packed = rit_scratch(cell->heads * call->packed_head);
-    rit_parallel_sized(items, cell->heads * call->packed_head, pack, call);
-}
-
 /* A cell whose gates' products come one after the other: the first multiplies h, the next what the point of the stage
  * before it has left in that state's place, up to CELL_STATES. */
 INLINE void cell_run_staged(const struct cell *cell, int64_t gates, int64_t stages, int64_t states, int64_t slots,
@@ -364,9 +183,9 @@ INLINE void cell_run_staged(const struct cell *cell, int64_t gates, int64_t stag
     struct cell_call call = {
         .cell = cell, .gates = gates, .states = states, .slots = slots, .point = point,
         .stages = stages, .each = gates / stages,
-        .tiles = rit_divide_up(cell->width, CELL_PANEL),
+        .tiles = rit_divide_up(cell->width, CELL_PANEL), .backward = backward,
     };
-    cell_prepare(&call, backward);
+    cell_prepare(&call);
     call.group = rit_max(1, rit_min(call.tiled ? CELL_MOST : CELL_ROWS, rit_divide_up(cell->rows * cell->heads, 2)));
     const int64_t groups = rit_divide_up(cell->rows, call.group);
     const int64_t work = (cell->starts ? cell->steps : cell->rows * cell->steps) * cell->heads * call.packed_head;

@@ -108,13 +108,26 @@ INLINE void vec_store_part(real *p, vec x, int64_t count) {
 typedef uint16_t half_vec __attribute__((vector_size(RIT_BYTES / 2)));
 typedef uint32_t word_vec __attribute__((vector_size(RIT_BYTES)));
 
-INLINE vec vec_from_half(half_vec h) { return (vec)(__builtin_convertvector(h, word_vec) << 16); }
+/* By intrinsics where compilers would widen and narrow the halves of a register one by one. */
+INLINE vec vec_from_half(half_vec h) {
+#if defined(__AVX512BW__)
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
+#else
+    return (vec)(__builtin_convertvector(h, word_vec) << 16);
+#endif
+}
 
 /* To the nearest, ties to even; a NaN keeps a bit of its payload, or it would become an infinity. */
 INLINE half_vec vec_to_half(vec x) {
-    const word_vec bits = (word_vec)x, nan = (word_vec)(x != x);
-    const word_vec rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const word_vec bits = (word_vec)x, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+#if defined(__AVX512BW__)
+    const __mmask16 nan = _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_UNORD_Q);
+    return (half_vec)_mm512_cvtepi32_epi16(
+        _mm512_mask_or_epi32((__m512i)rounded, nan, (__m512i)(bits >> 16), _mm512_set1_epi32(0x40)));
+#else
+    const word_vec nan = (word_vec)(x != x);
     return __builtin_convertvector((rounded & ~nan) | (((bits >> 16) | 0x40) & nan), half_vec);
+#endif
 }
 
 INLINE vec act_load(const act *p) {
@@ -176,7 +189,20 @@ INLINE vec vec_max(vec a, vec b) {
 #endif
 }
 
-INLINE vec vec_min(vec a, vec b) { return -vec_max(-a, -b); }
+INLINE vec vec_min(vec a, vec b) {
+#if defined(__AVX512F__) && !defined(RIT_F64)
+    return (vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX512F__)
+    return (vec)_mm512_min_pd((__m512d)a, (__m512d)b);
+#elif defined(__AVX2__) && !defined(RIT_F64)
+    return (vec)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__AVX2__)
+    return (vec)_mm256_min_pd((__m256d)a, (__m256d)b);
+#else
+    return vec_select(a < b, a, b);
+#endif
+}
+
 INLINE vec vec_abs(vec x) { return (vec)((ivec)x & ~(ivec)vec_set(REAL(-0.0))); }
 
 /* The sum of the lanes, in a fixed order. */
@@ -218,6 +244,7 @@ INLINE vec rit_exp_polynomial(vec r) {
 #define RIT_LN2_HIGH 6.93147180369123816490e-01
 #define RIT_LN2_LOW 1.90821492927058770002e-10
 #define RIT_EXP_LIMIT 760.0
+#define RIT_SIGMOID_LIMIT 700.0
 #define RIT_MANTISSA 52
 #define RIT_BIAS 1023
 
@@ -241,14 +268,14 @@ INLINE vec rit_exp_polynomial(vec r) {
 #define RIT_LN2_HIGH 0.693359375f
 #define RIT_LN2_LOW -2.12194440e-4f
 #define RIT_EXP_LIMIT 110.0f
+#define RIT_SIGMOID_LIMIT 87.0f
 #define RIT_MANTISSA 23
 #define RIT_BIAS 127
 
 #endif
 
-/* eˣ, with infinities, NaN and subnormal results as the C library has them. */
-INLINE vec vec_exp(vec x) {
-    x = vec_max(vec_set(-RIT_EXP_LIMIT), vec_min(vec_set(RIT_EXP_LIMIT), x));
+/* eˣ for −RIT_EXP_LIMIT ≤ x ≤ RIT_EXP_LIMIT, or NaN. */
+INLINE vec rit_exp_within(vec x) {
     const vec shifted = x * REAL(1.44269504088896341) + RIT_MAGIC;
     const vec n = shifted - RIT_MAGIC;
     const vec r = (x - n * RIT_LN2_HIGH) - n * RIT_LN2_LOW;
@@ -261,6 +288,20 @@ INLINE vec vec_exp(vec x) {
     /* 2ⁿ in two factors, each within the range of the exponent. */
     const ivec whole_n = (ivec)shifted - (ivec)vec_set(RIT_MAGIC), half = whole_n >> 1;
     return p * (vec)((half + RIT_BIAS) << RIT_MANTISSA) * (vec)((whole_n - half + RIT_BIAS) << RIT_MANTISSA);
+#endif
+}
+
+/* eˣ, with infinities, NaN and subnormal results as the C library has them. */
+INLINE vec vec_exp(vec x) { return rit_exp_within(vec_max(vec_set(-RIT_EXP_LIMIT), vec_min(vec_set(RIT_EXP_LIMIT), x))); }
+
+/* 1 / x for normal x whose reciprocal is normal. A division of 16 lanes takes longer than an exponential; an estimate to
+ * 14 bits and a step of Newton's method err by an ulp. */
+INLINE vec vec_reciprocal(vec x) {
+#if defined(__AVX512F__) && !defined(RIT_F64)
+    const vec y = (vec)_mm512_rcp14_ps((__m512)x);
+    return y * (2 - x * y);
+#else
+    return 1 / x;
 #endif
 }
 
@@ -306,14 +347,16 @@ INLINE vec vec_tanh(vec x) {
     p = p * z - 5.37397155531e-2f;
     p = p * z + 1.33314422036e-1f;
     p = p * z - 3.33332819422e-1f;
-    const vec near = p * z * x + x, far = 1.0f - 2.0f / (vec_exp(size + size) + 1.0f);
+    const vec near = p * z * x + x, far = 1.0f - 2.0f * vec_reciprocal(rit_exp_within(vec_min(vec_set(40.0f), size + size)) + 1.0f);
     return vec_select(size < 0.625f, near, (vec)((ivec)far | sign));
 }
 
 #endif
 
-/* 1 / (1 + e⁻ˣ) */
-INLINE vec vec_sigmoid(vec x) { return REAL(1.0) / (REAL(1.0) + vec_exp(-x)); }
+/* 1 / (1 + e⁻ˣ), and below −87 what it is there (double: −700): less than any sum can tell from 0. */
+INLINE vec vec_sigmoid(vec x) {
+    return vec_reciprocal(1 + rit_exp_within(vec_max(vec_set(-RIT_SIGMOID_LIMIT), vec_min(vec_set(RIT_SIGMOID_LIMIT), -x))));
+}
 
 /* log σ(x) = min(x, 0) − log(1 + e^{−|x|}) */
 INLINE vec vec_log_sigmoid(vec x) { return vec_min(vec_set(0), x) - vec_log1p(vec_exp(vec_min(x, -x))); }

@@ -1,0 +1,137 @@
+/* The recurrent matrix, packed once for a call, and the product of a group's rows with it. */
+#ifndef RIT_CELL_MATRIX_H
+#define RIT_CELL_MATRIX_H
+
+#include "cell_call.h"
+
+/* Forward: R of each gate, transposed: [head][gate][tile][in][out]. */
+static void cell_pack_forward(void *context, int64_t item) {
+    const struct cell_call *call = context;
+    const int64_t width = call->cell->width, heads = call->cell->heads;
+    const int64_t tile = item % call->tiles, gate = item / call->tiles % call->gates, head = item / call->tiles / call->gates;
+    cell_pack(call->cell->weight + (gate * heads + head) * width * width, 1, width, width, width, tile,
+              call->packed + head * call->packed_head + (gate * call->tiles + tile) * width * CELL_PANEL);
+}
+
+/* Backward: [head][stage][tile][gate of the stage, out][in]. */
+static void cell_pack_backward(void *context, int64_t item) {
+    const struct cell_call *call = context;
+    const int64_t width = call->cell->width, heads = call->cell->heads;
+    const int64_t tile = item % call->tiles, gate = item / call->tiles % call->gates, head = item / call->tiles / call->gates;
+    const int64_t place = (gate / call->each * call->tiles + tile) * call->each + gate % call->each;
+    cell_pack(call->cell->weight + (gate * heads + head) * width * width, width, 1, width, width, tile,
+              call->packed + head * call->packed_head + place * width * CELL_PANEL);
+}
+
+#ifdef RIT_TILES
+/* An item is one strip of one stage. Forward a bundle is the same columns of all gates; backward it is columns side by side. */
+static void cell_pack_tiles(void *context, int64_t item) {
+    const struct cell_call *call = context;
+    const int64_t width = call->cell->width, heads = call->cell->heads, square = width * width;
+    const int64_t across = rit_divide_up(width, TILE_COLUMNS), strips = call->backward ? across : call->each * across;
+    const int64_t strip = item % strips, stage = item / strips % call->stages, head = item / strips / call->stages;
+    const int64_t most = call->backward ? TILE_SUMS : call->each, bundle = strip / most, place = strip % most;
+    const act *m = call->cell->weight + (stage * call->each * heads + head) * square;
+    act *out = (act *)(call->packed + head * call->packed_head + stage * (call->packed_head / call->stages)) + place * TILE_NUMBERS;
+    if (call->backward)
+        cell_tiles_pack(m + strip * TILE_COLUMNS, call->each, heads * square, width, width, 1, width - strip * TILE_COLUMNS,
+                        rit_min(most, strips - bundle * most), out + bundle * most * cell_tiles_strip(call->each * width));
+    else
+        cell_tiles_pack(m + place * heads * square + bundle * TILE_COLUMNS * width, 1, 0, width, 1, width,
+                        width - bundle * TILE_COLUMNS, most, out + bundle * most * cell_tiles_strip(width));
+}
+#endif
+
+/* Pack the matrices for this direction. */
+INLINE void cell_prepare(struct cell_call *call) {
+    const struct cell *cell = call->cell;
+    call->packed_head = call->gates * call->tiles * CELL_PANEL * cell->width;
+    call->direct = !call->backward && cell->rows * cell->steps <= CELL_DIRECT;
+    if (call->direct) return;
+    int64_t items = cell->heads * call->gates * call->tiles;
+    rit_body pack = call->backward ? cell_pack_backward : cell_pack_forward;
+#ifdef RIT_TILES
+    /* Not with relu, whose gradient would jump where the rounding of h moves a sum across 0. */
+    call->tiled = cell->width >= TILE_DEPTH && !cell->option && cell_tiles_ready();
+    if (call->tiled) {
+        const int64_t across = rit_divide_up(cell->width, TILE_COLUMNS);
+        pack = cell_pack_tiles;
+        const int64_t strips = call->backward ? call->stages : call->gates;
+        items = cell->heads * strips * across;
+        call->packed_head = strips * across * cell_tiles_strip(call->backward ? call->each * cell->width : cell->width) / 2;
+    }
+#endif
+    call->packed = rit_scratch(cell->heads * call->packed_head);
+    rit_parallel_sized(items, cell->heads * call->packed_head, pack, call);
+}
+
+/* R h from the weight as it is, for few steps, which do not pay for packing: lanes run over the inputs. */
+static void cell_product_direct(const struct cell_call *call, int64_t head, int64_t stage, int64_t rows, const real *h,
+                                int64_t h_row, real *out, int64_t out_row) {
+    const int64_t width = call->cell->width, heads = call->cell->heads;
+    for (int64_t gate = 0; gate < call->each; gate++)
+        for (int64_t o = 0; o < width; o++) {
+            const act *w = call->cell->weight + (((stage * call->each + gate) * heads + head) * width + o) * width;
+            for (int64_t r = 0; r < rows; r++) {
+                vec even = {0}, odd = {0};
+                for (int64_t k = 0; k < width; k += CELL_PANEL) {
+                    even += cell_load(w + k, width - k) * vec_load(h + r * h_row + k);
+                    if (k + RIT_LANES < width)
+                        odd += cell_load(w + k + RIT_LANES, width - k - RIT_LANES) * vec_load(h + r * h_row + k + RIT_LANES);
+                }
+                out[r * out_row + gate * h_row + o] = vec_sum(even + odd);
+            }
+        }
+}
+
+/* The product of the first `active` of the group's rows with the head's packed matrix of one stage: forward the gates of
+ * the stage from h, backward the gradient of h from theirs. */
+INLINE void cell_multiply(const struct cell_call *call, int64_t head, int64_t stage, int64_t active, const real *a,
+                          int64_t a_row, act *narrow, real *out, int64_t out_row) {
+    if (call->direct) {
+        cell_product_direct(call, head, stage, active, a, a_row, out, out_row);
+        return;
+    }
+    const int64_t width = call->cell->width, depth = call->backward ? call->each * width : width;
+    const real *w = call->packed + head * call->packed_head + stage * (call->packed_head / call->stages);
+#ifdef RIT_TILES
+    if (call->tiled) {
+        const int64_t strips = rit_divide_up(width, TILE_COLUMNS), blocks = cell_tiles_blocks(depth);
+        cell_tiles_narrow(active, depth, a, a_row, narrow);
+        if (call->backward)
+            cell_tiles_product(strips, TILE_SUMS, blocks, narrow, (const act *)w, out, out_row, TILE_COLUMNS,
+                               TILE_SUMS * TILE_COLUMNS);
+        else
+            cell_tiles_product(call->each * strips, call->each, blocks, narrow, (const act *)w, out, out_row,
+                               call->tiles * CELL_PANEL, TILE_COLUMNS);
+        return;
+    }
+#endif
+    (void)narrow;
+    const int64_t panels = call->backward ? call->tiles : call->each * call->tiles;
+    for (int64_t r = 0; r < active; r += CELL_ROWS)
+        cell_product_packed(rit_min(CELL_ROWS, active - r), depth, panels, a + r * a_row, a_row, w, out + r * out_row, out_row);
+}
+
+/* Rows of a group as bfloat16 for the tiles, zeros to begin with; null where there are none. */
+INLINE act *cell_begin(const struct cell_call *call, int64_t rows, int64_t depth) {
+#ifdef RIT_TILES
+    if (call->tiled) {
+        cell_tiles_begin(rows);
+        return (act *)memset(rit_scratch(rows * cell_tiles_blocks(depth) * TILE_DEPTH), 0,
+                             (size_t)(rows * cell_tiles_blocks(depth) * TILE_DEPTH) * sizeof(act));
+    }
+#endif
+    (void)call, (void)rows, (void)depth;
+    return 0;
+}
+
+INLINE void cell_end(const struct cell_call *call, act *narrow) {
+#ifdef RIT_TILES
+    if (call->tiled) cell_tiles_end();
+#endif
+    (void)call;
+    free(narrow);
+}
+
+#endif
