@@ -57,6 +57,13 @@ def check_order(cu_seqlens: Tensor, length: int, name: str = "`cu_seqlens`") -> 
         )
 
 
+def _demand_device(name: str, tensor: Tensor, x: Tensor) -> None:
+    if tensor.device != x.device:
+        raise InputError(
+            f"`{name}` is on {tensor.device}, and the input on {x.device}. Move it: {name}.to({str(x.device)!r})."
+        )
+
+
 def _is_known(bounds: Tensor) -> bool:
     """Whether the numbers of a tensor are there to be read, without waiting for a device or breaking a graph."""
     return type(bounds) is torch.Tensor and bounds.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -84,6 +91,7 @@ class Sequence:
         if cu_seqlens is None:
             return Sequence(x.shape[0], x.shape[1])
         check_bounds(cu_seqlens, x.shape[0], x.shape[1])
+        _demand_device("cu_seqlens", cu_seqlens, x)
         return Sequence(cu_seqlens.shape[0] - 1, x.shape[1], cu_seqlens.long())
 
     # ---------------------------------------------------------------------------------------------- times and lengths
@@ -272,6 +280,7 @@ class Masked:
                 f"`mask` has shape {tuple(mask.shape)} and dtype {mask.dtype}; wanted {tuple(x.shape[:2])} bool, True "
                 "where a step counts."
             )
+        _demand_device("mask", mask, x)
         flat = mask.reshape(-1)
         order = torch.argsort(~flat, stable=True)
         ends = torch.cat([flat.new_zeros(1, dtype=torch.long), mask.sum(1).cumsum(0)])

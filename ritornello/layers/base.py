@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,14 +21,15 @@ from ritornello import state as states
 from ritornello._run import run
 from ritornello.cell import Cell
 from ritornello.errors import BackendError, InputError, StateError
-from ritornello.layers.parts.tags import KEEP_FLOAT32, tagged
+from ritornello.kernels.tape import recording
+from ritornello.layers.parts.tags import working_weight
 from ritornello.method import Auto, Fused, Method
 from ritornello.sequence import Masked, Sequence
 from ritornello.state import State
 from ritornello.transition import Transition
 from ritornello.typing import FLOATING, Tensor, Tree, accumulation_dtype
 
-__all__ = ["About", "Call", "Layer", "Leaf", "Traits", "as_seen", "at_least", "divide"]
+__all__ = ["About", "Call", "Layer", "Leaf", "Traits", "as_seen", "at_least", "demand_alike", "divide"]
 
 DIRECTIONS = ("forward", "backward", "both")
 
@@ -239,6 +240,8 @@ class Layer(nn.Module):
                     "from their ends. Pass None, or build the layer with direction 'forward'."
                 )
             states.check(state, self.kind, self.version, self.spec, call.sequence.batch)
+            if not torch.compiler.is_compiling() and not recording():  # which look at no numbers
+                state = self._taken(state, x, call.sequence.batch)
         if self.direction == "forward":
             y, leaves = self.mix(x, state.leaves, call)
             return y, State(self.kind, self.version, self.spec, leaves)
@@ -254,13 +257,39 @@ class Layer(nn.Module):
         """The state before anything was read, for `batch` sequences; `like` tells device and dtype (the weights do
         where None)."""
         if like is None:
-            wide = {p for _, p in tagged(self, KEEP_FLOAT32)}  # whatever the dtype of the others
-            like = next((p for p in self.parameters() if p not in wide), torch.empty(0))
+            like = working_weight(self)
+            like = torch.empty(0) if like is None else like
         tensors = {
             name: like.new_full((batch, *(s or 0 for s in leaf.shape)), leaf.fill, dtype=leaf.dtype(like.dtype))
             for name, leaf in self.leaves().items()
         }
         return State(self.kind, self.version, self.spec, tensors)
+
+    @cached_property
+    def _leaves(self) -> Mapping[str, Leaf]:
+        return self.leaves()
+
+    def _taken(self, state: State, x: Tensor, batch: int) -> State:
+        """A state of this layer, its sums in the dtype that x's have. Leaves that this layer's states never have, of a
+        state that somebody made or changed, are refused."""
+        cast = {}
+        for name, leaf in self._leaves.items():
+            t = state.leaves.get(name)
+            if not isinstance(t, torch.Tensor) or not _fits(t.shape, (batch, *leaf.shape)):
+                wanted = ", ".join("any" if size is None else str(size) for size in (batch, *leaf.shape))
+                got = tuple(t.shape) if isinstance(t, torch.Tensor) else f"a {type(t).__name__}"
+                raise StateError(
+                    f"`state` of {self.kind} holds {'no' if t is None else got} {name!r}; wanted a tensor of shape "
+                    f"({wanted}). Pass the state that this layer returned, or None to start."
+                )
+            if t.device != x.device:
+                raise StateError(
+                    f"`state` of {self.kind} is on {t.device}, and `x` on {x.device}. Move it: "
+                    f"rt.state.to(state, {str(x.device)!r})."
+                )
+            if leaf.holds == "sum" and t.dtype != (wide := accumulation_dtype(x.dtype)):
+                cast[name] = t.to(wide)
+        return replace(state, leaves={**state.leaves, **cast}) if cast else state
 
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v}" for k, v in {"width": self.width, **self.spec}.items())
@@ -269,8 +298,28 @@ class Layer(nn.Module):
         if not isinstance(x, torch.Tensor) or x.dim() != 3 or x.shape[-1] != self.width:
             got = tuple(x.shape) if isinstance(x, torch.Tensor) else type(x).__name__
             raise InputError(f"`x` of {self.kind} is {got}; wanted (B, T, {self.width}), this layer's width last.")
+        if x.layout is not torch.strided:
+            raise InputError(f"`x` of {self.kind} is a tensor of layout {x.layout}; wanted a dense one: x.to_dense().")
         if x.dtype not in FLOATING:
             raise InputError(f"`x` of {self.kind} is {x.dtype}; wanted a floating dtype. Embed integers first.")
+        demand_alike(self.kind, x, None if torch.compiler.is_compiling() else working_weight(self))
+
+
+def demand_alike(kind: str, x: Tensor, weight: Tensor | None) -> None:
+    """Refuse x of another device or dtype than the weights that read it; autocast mixes dtypes, but for float64."""
+    if weight is None or (x.dtype == weight.dtype and x.device == weight.device):
+        return
+    if x.device != weight.device:
+        if weight.device.type != "meta":  # whose memory whoever put it there will bring
+            raise InputError(
+                f"`x` of {kind} is on {x.device}, and its weights are on {weight.device}. Move one of them: "
+                f"x.to({str(weight.device)!r}), or the weights .to({str(x.device)!r})."
+            )
+    elif torch.float64 in (x.dtype, weight.dtype) or not torch.is_autocast_enabled(x.device.type):
+        raise InputError(
+            f"`x` of {kind} is {x.dtype}, and its weights are {weight.dtype}. Turn one of them: x.to({weight.dtype}), "
+            f"or the weights .to({x.dtype}). torch.autocast mixes float32 with half precision."
+        )
 
 
 def as_seen(
@@ -293,6 +342,10 @@ def as_seen(
         )
     masked = Masked.of(x, mask)
     return masked.pack(x), Call(masked.sequence, method, donate), masked
+
+
+def _fits(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(got) == len(wanted) and all(w is None or w == g for g, w in zip(got, wanted, strict=True))
 
 
 def _with_own_code(function: Any, qualname: str) -> Any:

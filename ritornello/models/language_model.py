@@ -19,6 +19,7 @@ from ritornello.method import Method
 from ritornello.models import weights
 from ritornello.models.backbone import Backbone
 from ritornello.models.config import ModelConfig
+from ritornello.models.ids import IDS, demand_ids, unknown
 from ritornello.models.loss import IGNORE, chunked_cross_entropy, next_ids
 from ritornello.models.stream import Stream, TextStream
 from ritornello.models.tokens import ByteTokenizer, Tokenizer
@@ -145,8 +146,8 @@ class LanguageModel(nn.Module):
             raise InputError(f"`reduction` is {reduction!r}; it takes 'mean' or 'sum'.")
         ids, call, masked = self._prepare(ids, mask, cu_seqlens, method, donate=False)
         shape = ids.shape if masked is None else masked.mask.shape
-        if targets is not None and targets.shape != shape:
-            raise InputError(f"`targets` has shape {tuple(targets.shape)}; wanted that of `ids`, {tuple(shape)}.")
+        if targets is not None:
+            _check_targets(targets, shape, ids.device)
         if targets is None:
             targets = next_ids(ids, call.sequence)
         else:
@@ -157,7 +158,10 @@ class LanguageModel(nn.Module):
             call.carry[NOTED] = routes
         hidden, new = self.backbone.advance(self._embed(ids), state, call)
         flat = targets.reshape(-1)
-        loss = chunked_cross_entropy(hidden.flatten(0, 1), flat, self._logits, self.config.vocab_size)
+        try:
+            loss = chunked_cross_entropy(hidden.flatten(0, 1), flat, self._logits, self.config.vocab_size)
+        except IndexError:
+            raise unknown("targets", flat[flat != IGNORE], self.config.vocab_size) from None
         count = (flat != IGNORE).sum().clamp(min=1)
         if balance:
             loss = loss + balance * count * self._balance(routes)
@@ -176,19 +180,14 @@ class LanguageModel(nn.Module):
 
     def _prepare(self, ids, mask, cu_seqlens, method, donate) -> tuple[Tensor, Call, Masked | None]:
         """The ids as the layers see them, and the one call for all of those."""
-        if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.is_floating_point() or ids.is_complex():
-            got = f"{tuple(ids.shape)} {ids.dtype}" if isinstance(ids, torch.Tensor) else type(ids).__name__
-            raise InputError(f"`ids` is {got}; wanted (B, T) integers.")
+        demand_ids("ids", ids, self.embedding.weight)
         return as_seen(ids, mask, cu_seqlens, method, donate)
 
     def _embed(self, ids: Tensor) -> Tensor:
         try:
             x = self.embedding(ids)
         except IndexError:
-            raise InputError(
-                f"`ids` range from {int(ids.min())} to {int(ids.max())}; this model's vocabulary has "
-                f"{self.config.vocab_size}, from 0 to {self.config.vocab_size - 1}. Use the tokens it was made with."
-            ) from None
+            raise unknown("ids", ids, self.config.vocab_size) from None
         return x if self.config.embedding_scale is None else x * self.config.embedding_scale
 
     @staticmethod
@@ -266,6 +265,17 @@ class LanguageModel(nn.Module):
     def parameter_count(self) -> int:
         """How many numbers are trained; tied weights count once."""
         return sum(math.prod(p.shape) for p in self.parameters())
+
+
+def _check_targets(targets: Tensor, shape: torch.Size, device: torch.device) -> None:
+    if not isinstance(targets, torch.Tensor) or targets.shape != shape or targets.dtype not in IDS:
+        is_tensor = isinstance(targets, torch.Tensor)
+        got = f"{tuple(targets.shape)} {targets.dtype}" if is_tensor else f"a {type(targets).__name__}"
+        raise InputError(
+            f"`targets` is {got}; wanted a tensor of integers, int64, of the shape of `ids`, {tuple(shape)}."
+        )
+    if targets.device != device:
+        raise InputError(f"`targets` is on {targets.device}, and `ids` on {device}. Move one of them.")
 
 
 def _last(hidden: Tensor, sequence: Sequence) -> Tensor:

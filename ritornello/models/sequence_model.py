@@ -9,11 +9,12 @@ from torch import nn
 
 from ritornello.errors import InputError
 from ritornello.layers import Call
-from ritornello.layers.base import as_seen
+from ritornello.layers.base import as_seen, demand_alike
 from ritornello.method import Method
 from ritornello.models import weights
 from ritornello.models.backbone import Backbone
 from ritornello.models.config import ModelConfig
+from ritornello.models.ids import demand_ids, unknown
 from ritornello.state import State
 from ritornello.typing import Tensor
 
@@ -103,19 +104,18 @@ class SequenceModel(nn.Module):
         return sum(math.prod(p.shape) for p in self.parameters())
 
     def _check(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor):
-            raise InputError(f"`x` is a {type(x).__name__}; wanted a tensor.")
-        if self.features is not None:
-            if x.dim() != 3 or x.shape[-1] != self.features or not x.is_floating_point():
-                raise InputError(f"`x` is {tuple(x.shape)} {x.dtype}; wanted (B, T, {self.features}) floats.")
-        elif x.dim() != 2 or x.is_floating_point():
-            raise InputError(f"`x` is {tuple(x.shape)} {x.dtype}; wanted (B, T) ids.")
+        weight = self.embedding.weight
+        if self.features is None:
+            demand_ids("x", x, weight)
+            return
+        fits = isinstance(x, Tensor) and x.dim() == 3 and x.shape[-1] == self.features
+        if not fits or not x.is_floating_point():
+            got = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise InputError(f"`x` is {got}; wanted (B, T, {self.features}) floats.")
+        demand_alike(self.kind, x, weight)
 
     def _embed(self, x: Tensor) -> Tensor:
         try:
             return self.embedding(x)
         except IndexError:
-            raise InputError(
-                f"`x` ranges from {int(x.min())} to {int(x.max())}; this model's vocabulary has "
-                f"{self.config.vocab_size}, from 0 to {self.config.vocab_size - 1}."
-            ) from None
+            raise unknown("x", x, self.config.vocab_size) from None

@@ -251,7 +251,13 @@ BAD = {
     "logits": (lambda m: m(ids_of(1, 3), logits="first"), "'all', 'last' or 'none'"),
     "a method by name": (lambda m: m(ids_of(1, 3), method="fused"), "`method` is 'fused'"),
     "a list": (lambda m: m.loss([1, 2], ids_of(1, 2)), "wanted \\(B, T\\) integers"),
-    "targets of another shape": (lambda m: m.loss(ids_of(1, 3), ids_of(1, 2)), "`targets` has shape"),
+    "targets of another shape": (lambda m: m.loss(ids_of(1, 3), ids_of(1, 2)), "`targets` is \\(1, 2\\) .*wanted"),
+    "bytes": (lambda m: m(ids_of(1, 3).to(torch.uint8)), "torch.uint8; wanted \\(B, T\\) integers.* int64 or int32"),
+    "ids elsewhere": (lambda m: m(ids_of(1, 3).to("meta")), "`ids` is on meta, and the model on cpu. Move"),
+    "targets of floats": (lambda m: m.loss(ids_of(1, 3), torch.zeros(1, 3)), "torch.float32; wanted a tensor of int"),
+    "targets in a list": (lambda m: m.loss(ids_of(1, 3), [[1, 2, 3]]), "`targets` is a list"),
+    "targets elsewhere": (lambda m: m.loss(ids_of(1, 3), ids_of(1, 3).to("meta")), "`targets` is on meta"),
+    "targets too large": (lambda m: m.loss(ids_of(1, 3), ids_of(1, 3) + VOCAB), "`targets` range from .* from 0 to 22"),
     "a reduction": (lambda m: m.loss(ids_of(1, 3), reduction="none"), "'mean' or 'sum'"),
 }
 

@@ -74,9 +74,12 @@ def test_every_weight_is_trained_and_counted():
     [
         (3, torch.zeros(2, 4, 2), "wanted (B, T, 3) floats"),
         (3, torch.zeros(2, 4, dtype=torch.long), "wanted (B, T, 3) floats"),
-        (None, torch.zeros(2, 4), "wanted (B, T) ids"),
+        (3, torch.zeros(2, 4, 3), "is torch.float32, and its weights are torch.float64"),
+        (3, torch.zeros(2, 4, 3, device="meta", dtype=torch.float64), "is on meta, and its weights are on cpu"),
+        (None, torch.zeros(2, 4), "wanted (B, T) integers"),
+        (None, torch.zeros(2, 4, dtype=torch.bool), "wanted (B, T) integers"),
         (None, [[1, 2]], "`x` is a list"),
-        (None, torch.full((2, 4), 11), "ranges from 11 to 11"),
+        (None, torch.full((2, 4), 11), "range from 11 to 11"),
         (None, torch.full((2, 4), -1), "from 0 to 10"),
     ],
 )

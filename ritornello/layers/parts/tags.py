@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-__all__ = ["KEEP_FLOAT32", "NO_WEIGHT_DECAY", "tagged"]
+__all__ = ["KEEP_FLOAT32", "NO_WEIGHT_DECAY", "tagged", "working_weight"]
 
 NO_WEIGHT_DECAY = "no_weight_decay"
 KEEP_FLOAT32 = "keep_float32"
@@ -24,3 +24,12 @@ def tagged(module: nn.Module, tag: str) -> Iterator[tuple[str, nn.Parameter]]:
             parameters = dict(part.named_parameters())
             for name in (n for n, tags in listed.items() if tag in tags and n in parameters):
                 yield (f"{path}.{name}" if path else name), parameters[name]
+
+
+def working_weight(module: nn.Module) -> nn.Parameter | None:
+    """The first floating parameter without the tag KEEP_FLOAT32: its dtype is what the module computes in. None where
+    there is no such parameter."""
+    wide = vars(module).get("_wide_names")
+    if wide is None:  # looked for once: it takes as long as a tenth of a small layer's step
+        wide = module._wide_names = frozenset(name for name, _ in tagged(module, KEEP_FLOAT32))  # type: ignore[assignment]
+    return next((p for name, p in module.named_parameters() if name not in wide and p.is_floating_point()), None)
