@@ -14,12 +14,13 @@ from ritornello.kernels.native._library import Entry
 from ritornello.kernels.native._tensors import address, blank, dense, starts, untouched
 from ritornello.typing import Tensor, accumulation_dtype
 
-__all__ = ["BONUS", "COMMON", "DELTA", "DPLR", "LINEAR", "Arguments", "backward", "forward", "trace_size", "view"]
+__all__ = ["BONUS", "DELTA", "DPLR", "FORWARD", "LINEAR", "Arguments", "backward", "forward", "trace_size", "view"]
 
 LINEAR, BONUS, DELTA, DPLR = range(4)
 
 COMMON = "12q d 39q"
-_forward = Entry("matrix_forward", COMMON + "6q")
+FORWARD = COMMON + "6q"
+_forward = Entry("matrix_forward", FORWARD)
 _backward = Entry("matrix_backward", COMMON + "22q")
 
 _NO_VIEW = (0, 0, 0, 0)
@@ -96,8 +97,13 @@ def trace_size(q: Tensor, v: Tensor, state: Tensor, cu_seqlens: Tensor | None, k
     return sum(trace_layout(q, v, state, cu_seqlens, keeps, ones))
 
 
-def forward(x: Arguments, save: bool, trace: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The output, the last state, and the trace where it is asked for; `trace` is memory for it, if there is some."""
+def forward(
+    x: Arguments, save: bool, trace: Tensor | None = None, entry: Entry = _forward, more: tuple = ()
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The output, the last state, and the trace where it is asked for; `trace` is memory for it, if there is some.
+
+    `entry` is mLSTM's with what it asks for `more`.
+    """
     o = blank(x.v) if x.starts is None else torch.zeros(x.v.shape, dtype=x.v.dtype)
     after = torch.empty_like(x.state)
     checkpoints = kept = 0
@@ -105,7 +111,7 @@ def forward(x: Arguments, save: bool, trace: Tensor | None = None) -> tuple[Tens
         split, rest = trace_layout(x.q, x.v, x.state, x.cu_seqlens, x.keeps, x.ones)
         trace = untouched(torch.empty(split + rest, dtype=torch.uint8)) if trace is None else trace
         checkpoints, kept = trace.data_ptr(), trace.data_ptr() + split if rest else 0
-    _forward(x.q.dtype, *x.pack(checkpoints, kept), *view(o), address(x.state), address(after))
+    entry(x.q.dtype, *x.pack(checkpoints, kept), *view(o), address(x.state), address(after), *more)
     return o, after, trace
 
 

@@ -1,4 +1,4 @@
-"""xLSTM's matrix memory: its gates and normaliser by their own kernel, then linear attention with a scalar decay."""
+"""xLSTM's matrix memory: linear attention with a scalar decay, its gates and normaliser computed on the way."""
 
 from __future__ import annotations
 
@@ -11,17 +11,10 @@ from ritornello.typing import Tensor, accumulation_dtype
 
 __all__ = ["backward", "forward", "trace_size"]
 
-_gates = Entry("mlstm_gates", _matrix.COMMON + "d 16q")
+_forward = Entry("mlstm_forward", _matrix.FORWARD + " d 16q")
 
 GATES = 4
 """What the forward pass keeps of every head and step: log of the decay, gain of k, 1 / normaliser and its slope."""
-
-
-def _arguments(q, k, v, C, cu_seqlens, scale, gates):
-    decay, gain, norm, _ = gates
-    return _matrix.Arguments(
-        _matrix.LINEAR, q, k, v, C, cu_seqlens, scale, decay=decay, logged=True, gain=gain, norm=norm, ones=True
-    )
 
 
 def _sizes(q, v, C, cu_seqlens):
@@ -42,28 +35,25 @@ def _split(trace: Tensor, q, v, C, cu_seqlens) -> tuple[Tensor, Tensor]:
 
 
 def forward(q, k, v, i, f, C, n, m, cu_seqlens, scale, eps, save):
+    trace, rows, kept = None, None, (0,) * GATES
     if save:
         trace = torch.empty(trace_size(q, k, v, i, f, C, n, m, cu_seqlens, scale, eps), dtype=torch.uint8)
         rows, gates = _split(trace, q, v, C, cu_seqlens)
-    else:
-        trace, rows, gates = None, None, torch.empty(GATES, *q.shape[:3], dtype=accumulation_dtype(q.dtype))
-    x = _arguments(q, k, v, C, cu_seqlens, scale, gates)
+        kept = tuple(map(address, gates))
     n, m = n.contiguous(), m.contiguous()
     last_n, last_m = torch.empty_like(n), torch.empty_like(m)
-    _gates(
-        q.dtype,
-        *x.pack(0 if rows is None else rows.data_ptr(), 0),
-        *(eps, *_matrix.view(i), *_matrix.view(f)),
-        *(address(t) for t in (n, m, last_n, last_m, gates[0], gates[1], gates[2], gates[3])),
-    )
-    o, last, _ = _matrix.forward(x, save, rows)
+    x = _matrix.Arguments(_matrix.LINEAR, q, k, v, C, cu_seqlens, scale, ones=True)
+    more = (eps, *_matrix.view(i), *_matrix.view(f), *(address(t) for t in (n, m, last_n, last_m)), *kept)
+    o, last, _ = _matrix.forward(x, save, rows, _forward, more)
     return (o, last, last_n, last_m), trace
 
 
 def backward(grads, trace, needs, q, k, v, i, f, C, n, m, cu_seqlens, scale, eps):
-    rows, gates = _split(trace, q, v, C, cu_seqlens)
-    x = _arguments(q, k, v, C, cu_seqlens, scale, gates)
+    rows, (decay, gain, norm, slope) = _split(trace, q, v, C, cu_seqlens)
+    x = _matrix.Arguments(
+        _matrix.LINEAR, q, k, v, C, cu_seqlens, scale, decay=decay, logged=True, gain=gain, norm=norm, ones=True
+    )
     wanted = ["q", "k", "v", "gain", "decay", "state", "n"]
-    dq, dk, dv, di, dlog_f, dC, dn = _matrix.backward(x, grads[0], grads[1:3], rows, wanted, slope=gates[3], n=n)
+    dq, dk, dv, di, dlog_f, dC, dn = _matrix.backward(x, grads[0], grads[1:3], rows, wanted, slope=slope, n=n)
     assert dlog_f is not None
     return dq, dk, dv, di, dlog_f.mul_(torch.sigmoid(-f)), dC, dn, None, None

@@ -14,6 +14,7 @@
 #include "isa.h"
 
 enum matrix_mode { LINEAR, BONUS, DELTA, DPLR };
+enum { CHUNK = 16 }; /* steps whose rows are prepared at once */
 
 /* (B, T, heads, ·) with the last dimension contiguous; strides in elements. `at` is null for an absent tensor. */
 struct acts {
@@ -37,7 +38,7 @@ struct matrix {
     double scale;
     struct acts q, k, v, a, b;
     struct reals beta, decay;
-    struct reals gain, norm; /* factors of k and of o, one per head: mLSTM's */
+    struct reals gain, norm; /* factors of k and of o, one per head: mLSTM's, for its backward pass */
     const real *bonus;       /* u, (Hv, K) */
     real *checkpoints;       /* S before every `interval` steps, (slot, Hv, V, K): transposed, as the backward has it */
     real *kept;              /* (B, T, Hv, V): e of DELTA, r of DPLR, o of mLSTM */

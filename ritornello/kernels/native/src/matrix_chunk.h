@@ -16,7 +16,7 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-enum { CHUNK = 16, PAIRS = CHUNK * CHUNK };
+enum { PAIRS = CHUNK * CHUNK };
 
 /* Many arrays in one piece of memory. Without `base` they are counted and not laid out: so the same lines say how much
  * memory it takes and what lies where in it. */

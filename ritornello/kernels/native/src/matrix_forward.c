@@ -1,7 +1,7 @@
 /* Matrix states, forward: step by step, with a tile of columns of S in the first cache. One pass over the tile does all of a
  * step: decay, update, output, and what the next step reads of the new state; three or four multiply-adds for each
  * load and store, which is what the processor's units can do. */
-#include "matrix.h"
+#include "matrix_gates.h"
 #include "matrix_transpose.h"
 
 struct matrix_forward {
@@ -10,8 +10,6 @@ struct matrix_forward {
     const real *before;
     real *after; /* (N, Hv, K, V) */
 };
-
-enum { CHUNK = 16 }; /* steps whose rows are prepared at once */
 
 /* A tile of `width` vectors of columns, and one chunk of its inputs and outputs. */
 struct tile {
@@ -22,6 +20,7 @@ struct tile {
     real beta[CHUNK];           /* β of DELTA; Σ u k q of BONUS */
     vec *v, *o, *kept;          /* (CHUNK, width) */
     struct ahead ahead;         /* of the next chunk */
+    struct gates *gates;        /* mLSTM's; null for all others */
 };
 
 /* S ← diag(d) S + b oldᵀ + k writeᵀ; out = Sᵀ q, before the update for BONUS; next = Sᵀ a, after it. */
@@ -121,8 +120,11 @@ static void load_chunk(const struct matrix *x, struct tile *tile, const struct p
         const int64_t time = start + t;
         real *q = tile->q + t * rows, *k = tile->k + t * rows, *d = tile->d + t * rows, *a = tile->a + t * rows;
         matrix_row(q, AT(x->q, p->row, time, p->head), keys, (real)x->scale);
-        matrix_row(k, AT(x->k, p->row, time, p->head), keys, x->gain.at ? *AT(x->gain, p->row, time, p->head) : 1);
-        matrix_decay_row(x, d, p->row, time, p->value_head);
+        matrix_row(k, AT(x->k, p->row, time, p->head), keys, tile->gates ? tile->gates->gain[t] : 1);
+        if (tile->gates)
+            *d = tile->gates->decay[t];
+        else
+            matrix_decay_row(x, d, p->row, time, p->value_head);
         if (x->mode == DPLR) {
             matrix_row(a, AT(x->a, p->row, time, p->head), keys, 1);
             matrix_row(tile->b + t * rows, AT(x->b, p->row, time, p->head), keys, 1);
@@ -143,7 +145,7 @@ static void store_chunk(const struct matrix_forward *f, const struct tile *tile,
                         int64_t steps) {
     const int64_t width = tile->width;
     for (int64_t t = 0; t < steps; t++) {
-        const real norm = f->x.norm.at ? *AT(f->x.norm, p->row, start + t, p->head) : 1;
+        const real norm = tile->gates ? tile->gates->norm[t] : 1;
         act *o = AT(f->o, p->row, start + t, p->value_head) + p->column;
         real *kept = f->x.kept ? matrix_kept(&f->x, p->row, start + t, p->value_head) + p->column : 0;
         for (int64_t m = 0; m * RIT_LANES < p->columns; m++) {
@@ -190,6 +192,7 @@ static int tile_width(const struct matrix *x) {
 
 struct job {
     const struct matrix_forward *f;
+    const struct mlstm *mlstm; /* null for all others */
     int width;
     int64_t tiles;
 };
@@ -205,13 +208,21 @@ static void body(void *context, int64_t index) {
     const struct place p = {span.row, head / (x->value_heads / x->heads), head, column, rit_min(columns, x->values - column)};
 
     struct tile tile = {.width = job->width, .rows = matrix_padded(x)};
+    struct gates gates = {0};
     const int64_t row_space = CHUNK * tile.rows, column_space = CHUNK * columns;
-    real *scratch = rit_scratch(tile.rows * columns + 3 * column_space + 5 * row_space), *at = scratch;
+    real *scratch = rit_scratch(tile.rows * (columns + 1) + 3 * column_space + 5 * row_space), *at = scratch;
     tile.state = (vec *)at, at += tile.rows * columns;
     vec **in_columns[] = {&tile.v, &tile.o, &tile.kept};
     for (int i = 0; i < 3; i++, at += column_space) *in_columns[i] = (vec *)at;
     real **in_rows[] = {&tile.q, &tile.k, &tile.d, &tile.a, &tile.b};
     for (int i = 0; i < 5; i++, at += row_space) *in_rows[i] = at;
+    if (job->mlstm) {
+        gates.n = at;
+        gates.m = job->mlstm->m[sequence_head];
+        memset(gates.n, 0, (size_t)tile.rows * sizeof(real));
+        memcpy(gates.n, job->mlstm->n + sequence_head * x->keys, (size_t)x->keys * sizeof(real));
+        tile.gates = &gates;
+    }
 
     const int64_t offset = (n * x->value_heads + head) * x->keys * x->values + column;
     load_state(x, &tile, f->before + offset, p.columns);
@@ -219,7 +230,17 @@ static void body(void *context, int64_t index) {
         const int64_t steps = rit_min(CHUNK, span.end - time), passed = time - span.start;
         if (x->checkpoints && passed % x->interval == 0)
             store_checkpoint(x, &tile, matrix_checkpoint(x, n, passed, head) + column * x->keys, p.columns);
+        if (job->mlstm) {
+            if (x->checkpoints && passed % x->interval == 0 && column == 0)
+                memcpy(matrix_checkpoint(x, n, passed, head) + x->values * x->keys, gates.n, (size_t)x->keys * sizeof(real));
+            gates_read(job->mlstm, &gates, p.row, time, head, steps);
+        }
         load_chunk(x, &tile, &p, time, steps);
+        if (job->mlstm) {
+            gates_normalise(job->mlstm, &gates, steps, tile.rows, tile.q, tile.k);
+            if (x->checkpoints && column == 0)
+                gates_keep(job->mlstm, &gates, (p.row * x->steps + time) * x->heads + head, x->heads, steps);
+        }
         tile.ahead.count = 0;
         if (time + 2 * CHUNK <= span.end) {
             ahead_rows(x, &tile.ahead, p.row, time + CHUNK, p.head, head);
@@ -229,13 +250,26 @@ static void body(void *context, int64_t index) {
         store_chunk(f, &tile, &p, time, steps);
     }
     store_state(x, &tile, f->after + offset, p.columns);
+    if (job->mlstm && column == 0) {
+        memcpy(job->mlstm->last_n + sequence_head * x->keys, gates.n, (size_t)x->keys * sizeof(real));
+        job->mlstm->last_m[sequence_head] = gates.m;
+    }
     free(scratch);
 }
 
-RIT_ENTRY(matrix_forward)(const struct matrix_forward *f) {
-    struct job job = {f, tile_width(&f->x), 0};
+static void run(const struct matrix_forward *f, const struct mlstm *mlstm) {
+    struct job job = {f, mlstm, tile_width(&f->x), 0};
     job.tiles = rit_divide_up(f->x.values, job.width * RIT_LANES);
     const int64_t items = f->x.sequences * f->x.value_heads * job.tiles;
     const int64_t times = f->x.starts ? f->x.steps : f->x.steps * f->x.sequences;
     rit_parallel_sized(items, times * f->x.value_heads * f->x.keys * f->x.values, body, &job);
 }
+
+RIT_ENTRY(matrix_forward)(const struct matrix_forward *f) { run(f, 0); }
+
+struct mlstm_forward {
+    struct matrix_forward f;
+    struct mlstm mlstm;
+};
+
+RIT_ENTRY(mlstm_forward)(const struct mlstm_forward *a) { run(&a->f, &a->mlstm); }
