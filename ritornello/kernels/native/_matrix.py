@@ -24,6 +24,7 @@ _forward = Entry("matrix_forward", FORWARD)
 _backward = Entry("matrix_backward", COMMON + "22q")
 
 _NO_VIEW = (0, 0, 0, 0)
+_BY_HEAD = ("beta", "gain", "decay")  # (B, Hv, T) in C, unless there is one for each key
 _GRADIENTS = ("q", "k", "a", "b", "v", "beta", "gain", "decay", "bonus", "state", "n")  # as in C
 
 
@@ -131,6 +132,7 @@ def backward(
     """
     batch, steps, heads, keys = x.q.shape
     value_heads = x.v.shape[2]
+    by_head = (batch, value_heads, steps)
     share, slope, n = _share(x), gates.get("slope"), gates.get("n")
     parts = -(-x.v.shape[3] // share)
     new = torch.empty if x.starts is None else torch.zeros
@@ -140,9 +142,9 @@ def backward(
         "a": (parts, batch, steps, heads, keys),
         "b": (parts, batch, steps, heads, keys),
         "v": x.v.shape,
-        "beta": (parts, batch, steps, value_heads),
-        "gain": (parts, batch, steps, value_heads),
-        "decay": None if x.decay is None else (parts, *x.decay.shape),
+        "beta": (parts, *by_head),
+        "gain": (parts, *by_head),
+        "decay": None if x.decay is None else (parts, *(x.decay.shape if x.vector else by_head)),
         "bonus": (parts, x.state.shape[0], value_heads, keys),
         "state": x.state.shape,
         "n": None if n is None else n.shape,
@@ -162,7 +164,8 @@ def backward(
     )
     for name, tensor in made.items():
         if name not in ("v", "state", "n"):
-            made[name] = tensor[0] if parts == 1 else tensor.sum(0)
+            whole = tensor[0] if parts == 1 else tensor.sum(0)
+            made[name] = whole.transpose(1, 2) if name in _BY_HEAD and whole.dim() == 3 else whole
     if "bonus" in made:
         made["bonus"] = made["bonus"].sum(0)
     return [made.get(name) for name in wanted]

@@ -30,8 +30,9 @@ def trace_size(q, k, v, i, f, C, n, m, cu_seqlens, scale, eps):
 
 def _split(trace: Tensor, q, v, C, cu_seqlens) -> tuple[Tensor, Tensor]:
     matrix, gates = _sizes(q, v, C, cu_seqlens)
-    views = trace[matrix : matrix + gates].view(accumulation_dtype(q.dtype)).view(GATES, *q.shape[:3])
-    return trace[:matrix], views
+    batch, steps, heads, _ = q.shape
+    views = trace[matrix : matrix + gates].view(accumulation_dtype(q.dtype)).view(GATES, batch, heads, steps)
+    return trace[:matrix], views.transpose(2, 3)
 
 
 def forward(q, k, v, i, f, C, n, m, cu_seqlens, scale, eps, save):

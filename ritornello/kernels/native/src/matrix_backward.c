@@ -18,8 +18,8 @@ struct matrix_backward {
     const real *after_n;   /* of mLSTM's n, (N, H, K) */
     real *q, *k, *a, *b;   /* (parts, B, T, H, K) */
     real *v;               /* (B, T, Hv, V) */
-    real *beta, *gain;     /* (parts, B, T, Hv); of log gain */
-    real *decay, *bonus;   /* (parts, B, T, Hv[, K]); (parts, N, Hv, K) */
+    real *beta, *gain;     /* (parts, B, Hv, T); of log gain */
+    real *decay, *bonus;   /* (parts, B, Hv, T), or (parts, B, T, Hv, K) of vectors; (parts, N, Hv, K) */
     real *before, *before_n;
 };
 
@@ -85,10 +85,15 @@ static void load_columns(const struct matrix_backward *f, const struct work *w, 
     }
 }
 
-/* The place in (parts, B, T, Hv) of one number per part, step and value head. */
+/* The row in (parts, B) of what a part adds to. */
+INLINE int64_t part_row(const struct matrix *x, const struct place *p) {
+    return p->part * (x->starts ? 1 : x->sequences) + p->row;
+}
+
+/* The place in (parts, B, Hv, T) of one number per part, step and value head: head by head, as threads that write to one
+ * line of the cache take it from each other at every step. */
 INLINE int64_t gate_index(const struct matrix *x, const struct place *p, int64_t time) {
-    const int64_t rows = x->starts ? 1 : x->sequences;
-    return ((p->part * rows + p->row) * x->steps + time) * x->value_heads + p->value_head;
+    return (part_row(x, p) * x->value_heads + p->value_head) * x->steps + time;
 }
 
 /* What one value head adds to the sums of its head, and the gradients that are its own. */
@@ -101,6 +106,7 @@ static void store_head(const struct matrix_backward *f, struct work *w, const st
     for (int64_t t = 0; t < c->steps; t++) {
         const int64_t at = t * width, total = (start - w->start + t) * width;
         const int64_t gate = gate_index(x, p, start + t);
+        const int64_t decays = ((part_row(x, p) * x->steps + start + t) * x->value_heads + p->value_head) * keys;
         const real vo = g->qk[t * CHUNK + t]; /* v · ∂o, of BONUS */
         vec sum_d = {0}, sum_k = {0};
         for (int64_t i = 0; i < keys; i += RIT_LANES) {
@@ -118,7 +124,7 @@ static void store_head(const struct matrix_backward *f, struct work *w, const st
             }
             if (f->decay && !c->scalar) {
                 const vec dd = vec_load(g->d + here) * (x->logged ? vec_load(c->d + here) : vec_set(1));
-                if (x->vector) vec_store_part(f->decay + gate * keys + i, dd, keys - i);
+                if (x->vector) vec_store_part(f->decay + decays + i, dd, keys - i);
                 sum_d += dd;
             }
             sum_k += k * dk;
@@ -156,11 +162,11 @@ static void store_columns(const struct matrix_backward *f, const struct work *w,
 
 static void store_rows(const struct matrix_backward *f, const struct work *w, const struct place *p) {
     const struct matrix *x = &f->x;
-    const int64_t rows = x->starts ? 1 : x->sequences, keys = x->keys, width = w->chunk.width;
+    const int64_t keys = x->keys, width = w->chunk.width;
     real *to[] = {f->q, f->k, f->a, f->b};
     for (int64_t t = 0; t < w->steps; t++) {
         const int64_t time = w->start + t;
-        const int64_t row = (((p->part * rows + p->row) * x->steps + time) * x->heads + p->head) * keys;
+        const int64_t row = ((part_row(x, p) * x->steps + time) * x->heads + p->head) * keys;
         const real gain = x->gain.at ? *AT(x->gain, p->row, time, p->head) : 1;
         const real factor[] = {(real)x->scale, gain, 1, 1};
         for (int j = 0; j < 4; j++)

@@ -239,7 +239,7 @@ static void body(void *context, int64_t index) {
         if (job->mlstm) {
             gates_normalise(job->mlstm, &gates, steps, tile.rows, tile.q, tile.k);
             if (x->checkpoints && column == 0)
-                gates_keep(job->mlstm, &gates, (p.row * x->steps + time) * x->heads + head, x->heads, steps);
+                gates_keep(job->mlstm, &gates, (p.row * x->heads + head) * x->steps + time, steps);
         }
         tile.ahead.count = 0;
         if (time + 2 * CHUNK <= span.end) {

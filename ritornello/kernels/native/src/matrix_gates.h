@@ -13,7 +13,7 @@ struct mlstm {
     struct reals i, f;
     const real *n, *m;                     /* (N, H, K), (N, H) */
     real *last_n, *last_m;
-    real *log_decay, *gain, *norm, *slope; /* (B, T, H); null where no backward pass will need them */
+    real *log_decay, *gain, *norm, *slope; /* (B, H, T); null where no backward pass will need them */
 };
 
 /* The gates of one chunk, and n and m after it. */
@@ -61,13 +61,12 @@ static void gates_normalise(const struct mlstm *x, struct gates *to, int64_t ste
 }
 
 /* For the backward pass. */
-static void gates_keep(const struct mlstm *x, const struct gates *from, int64_t at, int64_t heads, int64_t steps) {
-    for (int64_t t = 0; t < steps; t++, at += heads) {
-        x->log_decay[at] = from->log_decay[t];
-        x->gain[at] = from->gain[t];
-        x->norm[at] = from->norm[t];
-        x->slope[at] = from->slope[t];
-    }
+static void gates_keep(const struct mlstm *x, const struct gates *from, int64_t at, int64_t steps) {
+    const size_t bytes = (size_t)steps * sizeof(real);
+    memcpy(x->log_decay + at, from->log_decay, bytes);
+    memcpy(x->gain + at, from->gain, bytes);
+    memcpy(x->norm + at, from->norm, bytes);
+    memcpy(x->slope + at, from->slope, bytes);
 }
 
 #endif
