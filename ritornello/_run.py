@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
+import torch
 from torch.utils import _pytree as pytree
 
 from ritornello.cell import AffineCell, Cell
-from ritornello.errors import InputError
+from ritornello.errors import InputError, StateError
+from ritornello.kernels.tape import recording
 from ritornello.method import Auto, Compiled, Fused, Method
-from ritornello.method._probe import check_once
+from ritornello.method._probe import check_once, describe
 from ritornello.method.base import name_of
 from ritornello.sequence import Sequence, leading
 from ritornello.typing import Tensor, Tree
@@ -42,6 +45,7 @@ def run(
 
     Raises:
         InputError: shapes that do not fit, or a step that is not pure.
+        StateError: a state of another cell, batch, dtype or device.
         BackendError: a method that cannot run this cell.
     """
     method = Auto() if method is None else method
@@ -62,8 +66,11 @@ def run(
     u = cell.drive(x)
     if state is None:
         state = cell.initial_state(sequence.batch, lead)
+        _check_batch(f"what initial_state of {type(cell).__name__} returned", state, sequence.batch)
     else:
-        _check_batch(state, sequence.batch)
+        _check_batch("`state`", state, sequence.batch)
+        if not torch.compiler.is_compiling() and not recording():
+            _check_state(cell, state, lead)
     affine = cell if isinstance(cell, AffineCell) and not isinstance(method, Compiled) else None  # it compiles the step
     recurrence = cell if affine is None else affine.transition(u)
     chosen = method.choose(recurrence) if isinstance(method, Auto) else method
@@ -87,11 +94,46 @@ def _may_fill_unused(cell: Cell) -> bool:
     return type(cell).read is not Cell.read
 
 
-def _check_batch(state: Tree, batch: int) -> None:
+def _check_batch(name: str, state: Tree, batch: int) -> None:
     for s in (state,) if isinstance(state, Tensor) else pytree.tree_leaves(state):
         if not isinstance(s, Tensor) or s.dim() == 0 or s.shape[0] != batch:
             got = f"a tensor {tuple(s.shape)}" if isinstance(s, Tensor) else f"a {type(s).__name__}"
-            raise InputError(
-                f"`state` holds {got}; wanted tensors with a leading {batch}, one row a sequence. Pass the state "
-                "that an earlier run returned, or None to start."
+            advice = "Pass the state that an earlier run returned, or None to start."
+            raise StateError(
+                f"{name} holds {got}; wanted tensors with a leading {batch}, one row a sequence. "
+                f"{advice if name == '`state`' else 'Write it for the `batch` that it is given.'}"
             )
+
+
+_fitting: WeakKeyDictionary[Cell, set[Any]] = WeakKeyDictionary()
+"""What states of a cell look like that were found to be of its make."""
+
+
+def _check_state(cell: Cell, state: Tree, lead: Tensor) -> None:
+    """Refuse a state of another make than the cell's own: looked at once for every kind of them.
+
+    Raises:
+        StateError: another nest, or other shapes, dtypes or devices. An op brings the dtype of a transition's state.
+    """
+    leaves, spec = pytree.tree_flatten(state)
+    key = spec, lead.shape[2:], lead.dtype, tuple((s.shape[1:], s.dtype, s.device) for s in leaves)
+    known = _fitting.setdefault(cell, set())
+    if key in known:
+        return
+    with torch.no_grad():
+        own = cell.initial_state(1, lead)
+    mine, own_spec = pytree.tree_flatten(own)
+    affine = isinstance(cell, AffineCell)
+
+    def alike(given: Tensor, wanted: Tensor) -> bool:
+        dtype = given.dtype == wanted.dtype or (affine and given.is_complex() <= wanted.is_complex())
+        return given.shape[1:] == wanted.shape[1:] and given.device == wanted.device and dtype
+
+    if spec != own_spec or not all(map(alike, leaves, mine)):
+        where = sorted({str(s.device) for s in leaves} - {str(s.device) for s in mine})
+        raise StateError(
+            f"`state` is {describe(state, 1)} for each sequence{', on ' + where[0] if where else ''}; that of "
+            f"{type(cell).__name__} is {describe(own, 1)}. Pass the state that an earlier run of this cell returned, "
+            "for an x of the same dtype and device, or None to start."
+        )
+    known.add(key)

@@ -14,7 +14,7 @@ from ritornello.cell import Cell
 from ritornello.errors import InputError
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["check_once", "check_pure", "few_rows"]
+__all__ = ["check_once", "check_pure", "describe", "few_rows"]
 
 ROWS = 4
 MOST_PARTS = 100
@@ -105,14 +105,14 @@ def _same(one: Tree, two: Tree) -> bool:
     return all(a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
 
 
-def _describe(tree: Tree, skipped: int) -> str:
+def describe(tree: Tree, skipped: int) -> str:
     """The nest as it would be written, without the first `skipped` dimensions."""
     if isinstance(tree, Tensor):
         return f"{tuple(tree.shape[skipped:])} {str(tree.dtype).removeprefix('torch.')}"
     if isinstance(tree, dict):
-        return "{" + ", ".join(f"{k!r}: {_describe(x, skipped)}" for k, x in tree.items()) + "}"
+        return "{" + ", ".join(f"{k!r}: {describe(x, skipped)}" for k, x in tree.items()) + "}"
     if isinstance(tree, list | tuple):
-        parts = ", ".join(_describe(x, skipped) for x in tree) + "," * (type(tree) is tuple and len(tree) == 1)
+        parts = ", ".join(describe(x, skipped) for x in tree) + "," * (type(tree) is tuple and len(tree) == 1)
         name = "" if type(tree) in (list, tuple) else type(tree).__name__
         return name + (f"[{parts}]" if isinstance(tree, list) else f"({parts})")
     return repr(tree)
@@ -128,7 +128,7 @@ def _check_shapes(name: str, h: Tree, new: Tree) -> None:
         alike = all(x.shape[:1] == (rows,) for x in got if isinstance(x, torch.Tensor))
         batch = "without the batch" if alike else f"with the batch of {rows}"
         raise InputError(
-            f"The step of {name} was given a state of {_describe(h, alike)}, and returned {_describe(new, alike)} "
+            f"The step of {name} was given a state of {describe(h, alike)}, and returned {describe(new, alike)} "
             f"({batch}). Return the same nest in the same order, shapes and dtypes, e.g. new.to(h.dtype), or write an "
             "initial_state that has what the step returns."
         )
