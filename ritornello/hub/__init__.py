@@ -19,12 +19,18 @@ from ritornello.hub.gla import GLA
 from ritornello.hub.hgrn2 import HGRN2
 from ritornello.hub.jamba import JAMBA
 from ritornello.hub.kda import KDA
-from ritornello.hub.lfm2 import LFM2
+from ritornello.hub.lfm2 import LFM2, LFM2_MOE
 from ritornello.hub.llama import LLAMA
 from ritornello.hub.mamba import FALCON_MAMBA, MAMBA
 from ritornello.hub.mamba2 import MAMBA2
 from ritornello.hub.olmo_hybrid import OLMO_HYBRID
-from ritornello.hub.qwen import QWEN3_5, QWEN3_5_WITH_VISION, QWEN3_NEXT
+from ritornello.hub.qwen import (
+    QWEN3_5,
+    QWEN3_5_MOE,
+    QWEN3_5_MOE_WITH_VISION,
+    QWEN3_5_WITH_VISION,
+    QWEN3_NEXT,
+)
 from ritornello.hub.recurrent_gemma import RECURRENT_GEMMA
 from ritornello.hub.retnet import RETNET
 from ritornello.hub.rwkv import RWKV
@@ -45,11 +51,13 @@ for _architecture in (
     JAMBA,
     KDA,
     LFM2,
+    LFM2_MOE,
     LLAMA,
     MAMBA,
     MAMBA2,
     OLMO_HYBRID,
     QWEN3_5,
+    QWEN3_5_MOE,
     QWEN3_NEXT,
     RECURRENT_GEMMA,
     RETNET,
@@ -60,6 +68,7 @@ for _architecture in (
 ):
     register(_architecture.format())
 register(QWEN3_5_WITH_VISION)
+register(QWEN3_5_MOE_WITH_VISION)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from typing import Any
 
 from ritornello.errors import CheckpointError, InputError
 from ritornello.hub.architecture import Architecture
+from ritornello.hub.experts import expert_rows
 from ritornello.hub.llama import ATTENTION, MLP, key_value_heads
 from ritornello.hub.mamba import MIXER
 from ritornello.hub.settings import Key, Same, Settings, blocks
-from ritornello.hub.table import Row, joined, same, under
+from ritornello.hub.table import same
 
-__all__ = ["HYBRID_BLOCK", "HYBRID_ROWS", "JAMBA", "experts"]
+__all__ = ["HYBRID_BLOCK", "HYBRID_ROWS", "JAMBA"]
 
 KEYS = (
     Key("vocab_size", "vocab_size"),
@@ -71,20 +72,6 @@ def _tell(names: Sequence[str]) -> dict[str, Any]:
     return told | ({} if any("moe" in name for name in names) else {"num_experts": 1})
 
 
-def experts(layer: Any) -> list[Row]:
-    """The rows of all experts of a mixture, by number."""
-    return [
-        row
-        for e in range(len(layer.experts))
-        for row in under(
-            f"experts.{e}.",
-            f"experts.{e}.",
-            (joined(("gate_proj.weight", "up_proj.weight"), "gate_up_proj.weight"),
-             same("down_proj.weight", "out_proj.weight")),
-        )
-    ]  # fmt: skip
-
-
 HYBRID_ROWS = (
     same("model.embed_tokens.weight", "embedding.weight"),
     same("model.final_layernorm.weight", "backbone.final_norm.weight"),
@@ -113,6 +100,6 @@ JAMBA = Architecture(
         "mamba": ("model.layers.{i}.mamba.", (*MIXER, *(same(*pair) for pair in NORMS))),
         "attention": ("model.layers.{i}.self_attn.", ATTENTION),
         "gated_mlp": ("model.layers.{i}.feed_forward.", MLP),
-        "moe": ("model.layers.{i}.feed_forward.", lambda layer: [same("router.weight"), *experts(layer)]),
+        "moe": ("model.layers.{i}.feed_forward.", lambda layer: [same("router.weight"), *expert_rows(layer)]),
     },
 )  # fmt: skip

@@ -1,16 +1,19 @@
-"""LFM2: gated short convolutions, and layers of attention between them."""
+"""LFM2: gated short convolutions, and layers of attention between them; in LFM2-MoE with experts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ritornello.errors import InputError
 from ritornello.hub.architecture import Architecture
+from ritornello.hub.experts import DENSE, SPARSE, expert_rows, experts_of, names_of_mixers, with_experts
 from ritornello.hub.rotary import SCALING, rope_base
 from ritornello.hub.settings import Key, Rule, Same, Settings, blocks
-from ritornello.hub.table import joined, same, squeezed
+from ritornello.hub.table import Row, joined, same, squeezed
 
-__all__ = ["LFM2"]
+__all__ = ["LFM2", "LFM2_MOE"]
 
 
 def _hidden(config: Mapping[str, Any]) -> int:
@@ -44,33 +47,33 @@ def _types(config: Mapping[str, Any]) -> Sequence[str]:
 KEYS = (
     Key("vocab_size", "vocab_size"),
     Key("hidden_size", "width"),
-    Rule(
-        "gated_mlp.hidden",
-        _hidden,
-        "intermediate_size",
-        lambda ours: ours["gated_mlp.hidden"],
-        uses=("block_ff_dim", "block_ffn_dim_multiplier", "block_multiple_of"),
-    ),
-    Same("block_auto_adjust_ff_dim", False, also=(True,)),
     Key("num_attention_heads", "attention.heads"),
     Key("num_key_value_heads", "attention.kv_heads", 8),
     Key("conv_L_cache", "short_conv.conv_width", 3),
     Key("conv_bias", "short_conv.bias", False),
     Key("norm_eps", ("norm_eps", "attention.norm_eps"), 1e-5),
     Rule("tied_embeddings", _tied, "tie_word_embeddings", lambda ours: ours["tied_embeddings"], ("tie_embedding",)),
-    Same("block_use_swiglu", True, written=False),
     rope_base(1_000_000.0),
     *SCALING,
 )
+TYPES = {"conv": ("short_conv", "gated_mlp"), "full_attention": ("attention", "gated_mlp")}
 LFM2 = Architecture(
     name="lfm2",
     model="Lfm2ForCausalLM",
     settings=Settings(
-        KEYS,
-        **blocks(
-            {"conv": ("short_conv", "gated_mlp"), "full_attention": ("attention", "gated_mlp")},
-            _types,
+        (
+            *KEYS,
+            Rule(
+                "gated_mlp.hidden",
+                _hidden,
+                "intermediate_size",
+                lambda ours: ours["gated_mlp.hidden"],
+                uses=("block_ff_dim", "block_ffn_dim_multiplier", "block_multiple_of"),
+            ),
+            Same("block_auto_adjust_ff_dim", False, also=(True,)),
+            Same("block_use_swiglu", True, written=False),
         ),
+        **blocks(TYPES, _types),
         ignored=(
             "block_dim", "block_mlp_init_scale", "block_norm_eps", "block_out_init_scale", "block_use_xavier_init",
             "conv_dim", "conv_dim_out", "conv_use_xavier_init", "full_attn_idxs", "layer_types", "num_heads", "theta",
@@ -109,3 +112,46 @@ LFM2 = Architecture(
         ),
     },
 )  # fmt: skip
+
+
+def _types_of_both(config: Mapping[str, Any]) -> list[str]:
+    dense = config.get("num_dense_layers", 2)
+    return [name + (DENSE if i < dense else SPARSE) for i, name in enumerate(_types(config))]
+
+
+def _tell_both(names: Sequence[str]) -> dict[str, Any]:
+    sparse = experts_of(names)
+    if sparse != sorted(sparse):
+        raise InputError("A block with an MLP follows one with experts, which a checkpoint of LFM2-MoE cannot say.")
+    return {"layer_types": names_of_mixers(names), "num_dense_layers": sparse.count(False)}
+
+
+def _experts(layer: Any) -> list[Row]:
+    return [
+        same("gate.weight", "router.weight"),
+        same("expert_bias", "choice_bias"),
+        *expert_rows(layer, "w1", "w3", "w2"),
+    ]
+
+
+LFM2_MOE = replace(
+    LFM2,
+    name="lfm2_moe",
+    model="Lfm2MoeForCausalLM",
+    settings=Settings(
+        (
+            *KEYS,
+            Key("intermediate_size", "gated_mlp.hidden", 7168),
+            Key("moe_intermediate_size", "moe.hidden", 1792),
+            Key("num_experts", "moe.experts", 32),
+            Key("num_experts_per_tok", "moe.top_k", 4),
+            Key("norm_topk_prob", "moe.normalize", True),
+            Key("use_expert_bias", "moe.choice_bias", True),
+            Key("routed_scaling_factor", "moe.scale", 1.0),
+        ),
+        **blocks(with_experts(TYPES), _types_of_both, _tell_both),
+        ignored=("full_attn_idxs", "layer_types", "num_dense_layers", "output_router_logits", "theta"),
+        fixed={**LFM2.settings.fixed, "moe.routing": "sigmoid", "moe.normalize_eps": 1e-6},
+    ),
+    layers={**LFM2.layers, "moe": ("model.layers.{i}.feed_forward.", _experts)},
+)

@@ -1,4 +1,4 @@
-"""Qwen3-Next and the text model of Qwen3.5: gated delta rules, and layers of gated attention between them."""
+"""Qwen3-Next and the text models of Qwen3.5: gated delta rules, and layers of gated attention between them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 
 from ritornello.hub.architecture import Architecture
 from ritornello.hub.base import Format
+from ritornello.hub.experts import DENSE, SPARSE, expert_rows, experts_of, names_of_mixers, with_experts
 from ritornello.hub.llama import MLP, ROPE
 from ritornello.hub.rotary import partial_rotary
 from ritornello.hub.settings import Key, Same, Settings, blocks
-from ritornello.hub.table import Row, joined, same, squeezed
+from ritornello.hub.table import Row, joined, same, squeezed, under
 from ritornello.typing import Tensor
 
-__all__ = ["QWEN3_5", "QWEN3_5_WITH_VISION", "QWEN3_NEXT"]
+__all__ = ["QWEN3_5", "QWEN3_5_MOE", "QWEN3_5_MOE_WITH_VISION", "QWEN3_5_WITH_VISION", "QWEN3_NEXT"]
 
 
 def _types(config: Mapping[str, Any]) -> Sequence[str]:
@@ -131,12 +132,10 @@ DELTA_IN_PARTS = (
 
 
 TYPES = {"linear_attention": ("gated_delta_net", "gated_mlp"), "full_attention": ("attention", "gated_mlp")}
-DENSE, SPARSE = " and an MLP", " and experts"
-TYPES_OF_BOTH = {
-    name + ffn: (mixer, "moe" if ffn == SPARSE else "gated_mlp")
-    for name, (mixer, _) in TYPES.items()
-    for ffn in (DENSE, SPARSE)
-}
+EXPERTS = (
+    Key("moe_intermediate_size", "moe.hidden", 512),
+    Key("shared_expert_intermediate_size", "moe.shared", 512),
+)
 
 
 def _types_of_both(config: Mapping[str, Any]) -> Sequence[str]:
@@ -149,20 +148,19 @@ def _types_of_both(config: Mapping[str, Any]) -> Sequence[str]:
 
 def _tell_both(names: Sequence[str]) -> Mapping[str, Any]:
     return {
-        "layer_types": [name.removesuffix(DENSE).removesuffix(SPARSE) for name in names],
-        "mlp_only_layers": [i for i, name in enumerate(names) if name.endswith(DENSE)],
+        "layer_types": names_of_mixers(names),
+        "mlp_only_layers": [i for i, sparse in enumerate(experts_of(names)) if not sparse],
         "decoder_sparse_step": 1,
     }
 
 
 def _experts(layer: Any) -> list[Row]:
-    rows = [same("gate.weight", "router.weight"), same("shared_expert_gate.weight", "shared_gate.weight")]
-    for name in ("shared_expert", *(f"experts.{i}" for i in range(len(layer.experts)))):
-        rows += [
-            joined((f"{name}.gate_proj.weight", f"{name}.up_proj.weight"), f"{name}.gate_up_proj.weight"),
-            same(f"{name}.down_proj.weight", f"{name}.out_proj.weight"),
-        ]
-    return rows
+    return [
+        same("gate.weight", "router.weight"),
+        same("shared_expert_gate.weight", "shared_gate.weight"),
+        *under("shared_expert.", "shared_expert.", MLP),
+        *expert_rows(layer),
+    ]
 
 
 QWEN3_NEXT = Architecture(
@@ -175,11 +173,10 @@ QWEN3_NEXT = Architecture(
             Key("num_key_value_heads", "attention.kv_heads", 2),
             Key("num_experts", "moe.experts", 512),
             Key("num_experts_per_tok", "moe.top_k", 10),
-            Key("moe_intermediate_size", "moe.hidden", 512),
-            Key("shared_expert_intermediate_size", "moe.shared", 512),
+            *EXPERTS,
             Key("norm_topk_prob", "moe.normalize", True),
         ),
-        **blocks(TYPES_OF_BOTH, _types_of_both, _tell_both),
+        **blocks(with_experts(TYPES), _types_of_both, _tell_both),
         ignored=(
             "decoder_sparse_step", "full_attention_interval", "layer_types", "mlp_only_layers", "num_hidden_layers",
             "output_router_logits", "router_aux_loss_coef",
@@ -222,6 +219,28 @@ QWEN3_5 = Architecture(
     },
     skipped=(r".*rotary_emb\.inv_freq", r"mtp\..*"),
 )  # fmt: skip
+QWEN3_5_MOE = replace(
+    QWEN3_5,
+    name="qwen3_5_moe_text",
+    model="Qwen3_5MoeForCausalLM",
+    settings=Settings(
+        (
+            *KEYS,
+            Key("num_key_value_heads", "attention.kv_heads", 2),
+            Key("num_experts", "moe.experts", 256),
+            Key("num_experts_per_tok", "moe.top_k", 8),
+            *EXPERTS,
+            Same("attn_output_gate", True, written=False),
+            Same("norm_topk_prob", True, written=False),
+            Same("decoder_sparse_step", 1, written=False),
+            Same("mlp_only_layers", [], written=False),
+        ),
+        **blocks({name: (mixer, "moe") for name, (mixer, _) in TYPES.items()}, _types),
+        ignored=(*QWEN3_5.settings.ignored, "intermediate_size", "output_router_logits", "router_aux_loss_coef"),
+        fixed={**FIXED, "moe.shared_gate": True},
+    ),
+    layers={**QWEN3_5.layers, "moe": ("model.layers.{i}.mlp.", _experts)},
+)
 
 # ------------------------------------------------------------------------------- the text model of a larger checkpoint
 
@@ -238,18 +257,24 @@ def _text(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **(config.get("text_config") or {})}
 
 
-_TEXT = replace(
-    QWEN3_5,
-    rows=_rows_inside(ROWS),
-    block=_rows_inside(BLOCK),
-    layers={kind: (_inside(prefix), rows) for kind, (prefix, rows) in QWEN3_5.layers.items()},
-    skipped=(*QWEN3_5.skipped, r"model\.visual\..*"),
-)
-QWEN3_5_WITH_VISION = Format(
-    "qwen3_5",
-    lambda config: config.get("model_type") == "qwen3_5",
-    lambda folder, config: _TEXT.load(folder, _text(config)),
-    inspect=lambda folder, config: _TEXT.inspect(folder, _text(config)),
-    unknown=lambda config: _TEXT.settings.not_understood(config.get("text_config") or {}),
-)
-"""Released checkpoints of Qwen3.5 see images as well: what reads text is loaded, and saved as qwen3_5_text."""
+def _with_vision(text: Architecture, name: str) -> Format:
+    """What reads text of a checkpoint that sees images as well: it is loaded alone, and saved as `text`."""
+    inner = replace(
+        text,
+        rows=_rows_inside(ROWS),
+        block=_rows_inside(BLOCK),
+        layers={kind: (_inside(prefix), rows) for kind, (prefix, rows) in text.layers.items()},
+        skipped=(*text.skipped, r"model\.visual\..*"),
+    )
+    return Format(
+        name,
+        lambda config: config.get("model_type") == name,
+        lambda folder, config: inner.load(folder, _text(config)),
+        inspect=lambda folder, config: inner.inspect(folder, _text(config)),
+        unknown=lambda config: inner.settings.not_understood(config.get("text_config") or {}),
+    )
+
+
+QWEN3_5_WITH_VISION = _with_vision(QWEN3_5, "qwen3_5")
+QWEN3_5_MOE_WITH_VISION = _with_vision(QWEN3_5_MOE, "qwen3_5_moe")
+"""As the checkpoints are released."""

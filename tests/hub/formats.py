@@ -279,6 +279,39 @@ CASES = {
             "tie_word_embeddings": False,
         },
     ),
+    "lfm2_moe": Case(
+        "lfm2_moe",
+        "Lfm2Moe",
+        {
+            "num_hidden_layers": 3,
+            "intermediate_size": 48,
+            "moe_intermediate_size": 24,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "num_dense_layers": 1,
+            "num_experts": 6,
+            "num_experts_per_tok": 4,
+            "routed_scaling_factor": 1.5,
+        },
+    ),
+    "lfm2_moe, without biases": Case(
+        "lfm2_moe",
+        "Lfm2Moe",
+        {
+            "moe_intermediate_size": 24,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "layer_types": ["full_attention", "conv"],
+            "num_dense_layers": 0,
+            "num_experts": 3,
+            "num_experts_per_tok": 3,
+            "use_expert_bias": False,
+            "norm_topk_prob": False,
+            "conv_bias": True,
+            "tie_word_embeddings": False,
+        },
+    ),
     "qwen3_next": Case(
         "qwen3_next",
         "Qwen3Next",
@@ -300,6 +333,18 @@ CASES = {
             "attention_bias": True,
             "layer_types": ["linear_attention", "full_attention"],
             "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
+        },
+    ),
+    "qwen3_5_moe": Case(
+        "qwen3_5_moe_text",
+        "Qwen3_5Moe",
+        {
+            **{name: size for name, size in QWEN.items() if name != "intermediate_size"},
+            "layer_types": ["linear_attention", "full_attention"],
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 24,
+            "shared_expert_intermediate_size": 40,
         },
     ),
     "olmo_hybrid": Case(
@@ -350,4 +395,8 @@ def reference(case: Case) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * case.amount)
+        saved = model.state_dict()
+        for name, buffer in model.named_buffers():
+            if name in saved:
+                buffer.add_(torch.randn_like(buffer) * case.amount)
     return model

@@ -122,11 +122,31 @@ RELEASED: dict[str, dict[str, Any]] = {
             "rope_theta": 10000000, "rope_type": "default",
         },
     },
+    "Qwen/Qwen3.5-35B-A3B, its text": {
+        **{name: value for name, value in QWEN.items() if name != "intermediate_size"}, "attn_output_gate": True,
+        "dtype": "bfloat16", "eos_token_id": 81, "mamba_ssm_dtype": "float32", "model_type": "qwen3_5_moe_text",
+        "moe_intermediate_size": 24, "mtp_num_hidden_layers": 1, "mtp_use_dedicated_embeddings": False,
+        "num_experts": 8, "num_experts_per_tok": 3, "router_aux_loss_coef": 0.001,
+        "shared_expert_intermediate_size": 24, "tie_word_embeddings": False,
+        "layer_types": ["linear_attention", "full_attention"],
+        "rope_parameters": {
+            "mrope_interleaved": True, "mrope_section": [11, 11, 10], "partial_rotary_factor": 0.25,
+            "rope_theta": 10000000, "rope_type": "default",
+        },
+    },
     "LiquidAI/LFM2-1.2B": {**LFM2, "full_attn_idxs": [1], "rope_theta": 1000000.0, "torch_dtype": "bfloat16"},
     "LFM2, untied by the older name": {
         **LFM2, "dtype": "bfloat16", "intermediate_size": 48, "layer_types": ["full_attention", "conv"],
         "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "theta": 10000.0,
         "tie_embedding": False, "tie_word_embeddings": True,
+    },
+    "LiquidAI/LFM2-8B-A1B": {
+        **SIZES, "bos_token_id": 1, "conv_L_cache": 3, "conv_bias": False, "dtype": "bfloat16", "eos_token_id": 7,
+        "initializer_range": 0.02, "intermediate_size": 48, "layer_types": ["conv", "full_attention", "conv"],
+        "max_position_embeddings": 128000, "model_type": "lfm2_moe", "moe_intermediate_size": 24, "norm_eps": 1e-5,
+        "norm_topk_prob": True, "num_attention_heads": 4, "num_dense_layers": 2, "num_experts": 4,
+        "num_experts_per_tok": 2, "num_hidden_layers": 3, "num_key_value_heads": 2, "pad_token_id": 0,
+        "rope_theta": 1000000.0, "routed_scaling_factor": 1.0, "use_cache": True, "use_expert_bias": True,
     },
     "ibm-ai-platform/Bamba-9B": {
         **SIZES, **ATTENTION, "attn_layer_indices": [1], "attn_rotary_emb": 4, "hidden_act": "silu",

@@ -146,6 +146,8 @@ UNSUPPORTED = {
     "mamba_use_mlp": ("tiiuae/Falcon-H1-0.5B-Base", False),
     "attn_layer_indices": ("tiiuae/Falcon-H1-0.5B-Base", [1]),
     "linear_use_gate": ("allenai/Olmo-Hybrid-7B", False),
+    "mlp_only_layers": ("Qwen/Qwen3.5-35B-A3B, its text", [1]),
+    "norm_topk_prob": ("Qwen/Qwen3.5-35B-A3B, its text", False),
     "intermediate_size": ("tiiuae/falcon-mamba-7b", 65),
     "num_hidden_layers": ("Qwen/Qwen3-Next-80B-A3B-Instruct", None),
 }
@@ -163,8 +165,8 @@ def test_the_class_tells_where_no_model_type_does(tmp_path: Path) -> None:
     config = dict(RELEASED["meta-llama/Llama-3.2-1B"], architectures=["LlamaForCausalLM"])
     del config["model_type"]
     assert base.recognise(put(tmp_path, config))[0].name == "llama"
-    put(tmp_path, config | {"architectures": ["Lfm2MoeForCausalLM"]})
-    with pytest.raises(CheckpointError, match="Lfm2MoeForCausalLM"):
+    put(tmp_path, config | {"architectures": ["Glm4MoeForCausalLM"]})
+    with pytest.raises(CheckpointError, match="Glm4MoeForCausalLM"):
         rt.load(tmp_path)
 
 

@@ -30,6 +30,7 @@ COMMON = {"vocab_size": 4096, "hidden_size": 384, "num_hidden_layers": 4, "pad_t
 HEADS = {"num_attention_heads": 6, "num_key_value_heads": 2}
 MIXED = HEADS | {"intermediate_size": 1024}
 DELTA = {"linear_num_key_heads": 4, "linear_num_value_heads": 4, "linear_key_head_dim": 64, "linear_value_head_dim": 64}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256}
 DUAL = {"mamba_n_heads": 12, "mamba_d_state": 64}
 
 # model_type → the prefix of transformers' class, and the config beside COMMON
@@ -43,9 +44,12 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon_h1": ("FalconH1", MIXED | DUAL | {"mamba_d_ssm": 768}),
     "recurrent_gemma": ("RecurrentGemma", HEADS | {"intermediate_size": 2048, "attention_window_size": 512}),
     "lfm2": ("Lfm2", MIXED | {"layer_types": ["conv", "conv", "full_attention", "conv"]}),
-    "qwen3_next": ("Qwen3Next", MIXED | DELTA | {"num_experts": 4, "num_experts_per_tok": 2, "head_dim": 64,
-                                                 "moe_intermediate_size": 256, "shared_expert_intermediate_size": 512}),
+    "lfm2_moe": ("Lfm2Moe", MIXED | EXPERTS | {"layer_types": ["conv", "conv", "full_attention", "conv"],
+                                               "num_dense_layers": 1}),
+    "qwen3_next": ("Qwen3Next", MIXED | DELTA | EXPERTS | {"head_dim": 64, "shared_expert_intermediate_size": 512}),
     "qwen3_5_text": ("Qwen3_5", MIXED | DELTA | {"head_dim": 64}),
+    "qwen3_5_moe_text": ("Qwen3_5Moe", HEADS | DELTA | EXPERTS | {"head_dim": 64,
+                                                                  "shared_expert_intermediate_size": 512}),
     "olmo_hybrid": ("OlmoHybrid", MIXED | DELTA),
     "rwkv": ("Rwkv", {}),
     "xlstm": ("xLSTM", {"num_heads": 4}),
