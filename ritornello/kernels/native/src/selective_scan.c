@@ -1,12 +1,13 @@
 /* h ← e^{ΔA} h + Δ x Bᵀ, y = h C + D x: blocks of 64 channels, the lanes are channels.
  *
  * With channels in the lanes, y sums over the N states of a channel without a horizontal sum, and B and C are scalars. A
- * block's state, (N, 64), stays in L1. The backward pass walks back in chunks from checkpoints of the state, recomputes h
- * and e^{ΔA} within a chunk, and sums what B and C get over a block's lanes once per chunk. One step without gradients
- * (decoding) has the states in the lanes instead, as the state lies in memory. */
+ * block's state, (N, 64), stays in L1. The backward pass walks back in chunks from checkpoints of the state, a few states at
+ * a time: their h and e^{ΔA} over a chunk are computed again into L1, their gradients stay in registers, and what B and C get
+ * is summed over a block's lanes once per chunk. One step without gradients (decoding) has the states in the lanes instead,
+ * as the state lies in memory. */
 #include "isa.h"
 
-enum { CHUNK = 32, BLOCK = 64 };
+enum { CHUNK = 32, BLOCK = 64, GROUP = 4 }; /* steps, channels, and states of the backward pass */
 
 struct arguments {
     const act *x, *delta, *B, *C;
@@ -143,85 +144,137 @@ static void forward_body(void *context, int64_t index) {
     }
 }
 
-/* What a block's backward pass works with: of the block, of one vector over a chunk, and of the chunk. */
+/* What a block's backward pass works with; states in whole groups, those that do not exist zero. */
 struct work {
-    real *A, *dh, *dA, *dD;     /* (N, BLOCK), dD (BLOCK) */
-    real *h, *keep;             /* (CHUNK + 1, N, LANES): h before each step; (CHUNK, N, LANES): e^{ΔA} */
-    real *B, *C, *of_B, *of_C;  /* (CHUNK, N); (CHUNK, N, LANES) */
+    int64_t states;
+    real *A, *dh, *dA;          /* (states, BLOCK) */
+    real *dD;                   /* (BLOCK) */
+    real *B, *C;                /* of a chunk, (CHUNK, states) */
+    real *of_added, *through;   /* of a chunk, (CHUNK, BLOCK): Σ_n dh B, and the part of dΔ that goes through A */
+    real *h, *keep;             /* of one vector and group, (CHUNK, GROUP, LANES): h before each step, and e^{ΔA} */
+    real *of_B, *of_C;          /* of a group, (CHUNK, GROUP, LANES) */
 };
 
 static struct work work_new(int64_t N) {
-    struct work w;
-    w.A = rit_scratch(N * (3 * BLOCK + (4 * CHUNK + 1) * RIT_LANES + 2 * CHUNK) + BLOCK);
-    w.dh = w.A + N * BLOCK;
-    w.dA = w.dh + N * BLOCK;
-    w.dD = w.dA + N * BLOCK;
-    w.h = w.dD + BLOCK;
-    w.keep = w.h + (CHUNK + 1) * N * RIT_LANES;
-    w.of_B = w.keep + CHUNK * N * RIT_LANES;
-    w.of_C = w.of_B + CHUNK * N * RIT_LANES;
-    w.B = w.of_C + CHUNK * N * RIT_LANES;
-    w.C = w.B + CHUNK * N;
+    struct work w = {.states = rit_divide_up(N, GROUP) * GROUP};
+    const int64_t block = w.states * BLOCK, numbers = CHUNK * w.states, sums = CHUNK * BLOCK, lanes = CHUNK * GROUP * RIT_LANES;
+    real *at = rit_scratch(3 * block + BLOCK + 2 * numbers + 2 * sums + 4 * lanes);
+    real **parts[] = {&w.A, &w.dh, &w.dA, &w.dD, &w.of_added, &w.through, &w.h, &w.keep, &w.of_B, &w.of_C, &w.B, &w.C};
+    const int64_t sizes[] = {block, block, block, BLOCK, sums, sums, lanes, lanes, lanes, lanes, numbers, numbers};
+    for (int i = 0; i < 12; i++, at += sizes[i - 1]) *parts[i] = at;
+    memset(w.A, 0, (size_t)(3 * block + BLOCK) * sizeof(real));
+    memset(w.B, 0, (size_t)(2 * numbers) * sizeof(real));
     return w;
 }
 
-/* h and e^{ΔA} of one vector, over the chunk's steps from its checkpoint. */
-INLINE void recompute(const struct work *w, const real *checkpoint, const real *A, vec x, vec delta, int64_t i, int64_t N,
-                      int is_signed) {
-    const vec added = delta * x;
-    for (int64_t n = 0; n < N; n++) {
-        const int64_t at = (i * N + n) * RIT_LANES;
-        const vec before = i ? vec_load(w->h + at) : vec_load(checkpoint + n * BLOCK);
-        vec keep = vec_exp(delta * vec_load(A + n * BLOCK));
-        if (!i) vec_store(w->h + at, before);
-        vec_store(w->keep + at, keep);
-        if (is_signed) keep = REAL(2.0) * keep - REAL(1.0);
-        vec_store(w->h + at + N * RIT_LANES, keep * before + added * w->B[i * N + n]);
+/* Where one vector of channels of a block reads its rows; grad is null where there is none. */
+struct rows {
+    const act *x, *delta, *grad;
+    int64_t x_step, delta_step, grad_step, count;
+};
+
+static struct rows rows_of(const struct arguments *a, const struct place *p, int64_t c) {
+    return (struct rows){
+        a->x + p->span.row * a->x_row + p->c0 + c, a->delta + p->span.row * a->delta_row + p->c0 + c,
+        a->grad ? a->grad + p->span.row * a->grad_row + p->c0 + c : 0,
+        a->x_step, a->delta_step, a->grad_step, rit_min(p->width - c, RIT_LANES),
+    };
+}
+
+INLINE vec row_of(const act *x, int64_t step, int64_t t, int64_t count) {
+    return x ? act_load_part(x + t * step, count) : vec_set(0);
+}
+
+/* Back through a chunk for one vector of channels and `GROUP` states from n0 on: adds to of_added, through, of_B and of_C. */
+INLINE void back_group(const struct work *w, const struct rows *r, const real *checkpoint, int64_t N, int64_t c, int64_t n0,
+                       int64_t from, int64_t to, int is_signed) {
+    vec A[GROUP], h[GROUP], dh[GROUP], dA[GROUP];
+    for (int n = 0; n < GROUP; n++) {
+        const int64_t lane = (n0 + n) * BLOCK + c;
+        A[n] = vec_load(w->A + lane);
+        dh[n] = vec_load(w->dh + lane);
+        dA[n] = vec_load(w->dA + lane);
+        h[n] = n0 + n < N ? vec_load(checkpoint + lane) : vec_set(0);
+    }
+    for (int64_t i = 0; i < to - from; i++) {
+        const vec delta = row_of(r->delta, r->delta_step, from + i, r->count);
+        const vec added = delta * row_of(r->x, r->x_step, from + i, r->count);
+        for (int n = 0; n < GROUP; n++) {
+            const vec e = vec_exp(delta * A[n]);
+            vec_store(w->keep + (i * GROUP + n) * RIT_LANES, e);
+            vec_store(w->h + (i * GROUP + n) * RIT_LANES, h[n]);
+            h[n] = (is_signed ? REAL(2.0) * e - REAL(1.0) : e) * h[n] + added * w->B[i * w->states + n0 + n];
+        }
+    }
+    for (int64_t i = to - from - 1; i >= 0; i--) {
+        const vec g = row_of(r->grad, r->grad_step, from + i, r->count);
+        const vec delta = row_of(r->delta, r->delta_step, from + i, r->count);
+        const vec added = delta * row_of(r->x, r->x_step, from + i, r->count);
+        real *of_added = w->of_added + i * BLOCK + c, *through = w->through + i * BLOCK + c;
+        vec sum = vec_load(of_added), sum_a = vec_load(through);
+        for (int n = 0; n < GROUP; n++) {
+            const int64_t at = (i * GROUP + n) * RIT_LANES, number = i * w->states + n0 + n;
+            const vec e = vec_load(w->keep + at), before = vec_load(w->h + at), d = dh[n] + g * w->C[number];
+            vec_store(w->of_C + at, vec_load(w->of_C + at) + g * h[n]);
+            vec_store(w->of_B + at, vec_load(w->of_B + at) + d * added);
+            sum += d * w->B[number];
+            vec q = d * before * e;
+            if (is_signed) q += q;
+            sum_a += q * A[n];
+            dA[n] += q * delta;
+            dh[n] = d * (is_signed ? REAL(2.0) * e - REAL(1.0) : e);
+            h[n] = before;
+        }
+        vec_store(of_added, sum);
+        vec_store(through, sum_a);
+    }
+    for (int n = 0; n < GROUP; n++) {
+        vec_store(w->dh + (n0 + n) * BLOCK + c, dh[n]);
+        vec_store(w->dA + (n0 + n) * BLOCK + c, dA[n]);
     }
 }
 
-/* One step back of one vector. Adds to dh, dA, of_B and of_C; gives Σ_n dh B and the part of dΔ that goes through A. */
-INLINE void back_step(const struct work *w, int64_t c, vec g, vec x, vec delta, int64_t i, int64_t N, int is_signed,
-                      vec *of_added, vec *of_delta) {
-    const vec added = delta * x;
-    vec sum = vec_set(0), through = vec_set(0);
-    for (int64_t n = 0; n < N; n++) {
-        const int64_t at = (i * N + n) * RIT_LANES, lane = n * BLOCK + c;
-        const vec e = vec_load(w->keep + at), d = vec_load(w->dh + lane) + g * w->C[i * N + n];
-        vec_store(w->of_C + at, vec_load(w->of_C + at) + g * vec_load(w->h + at + N * RIT_LANES));
-        vec_store(w->of_B + at, vec_load(w->of_B + at) + d * added);
-        sum += d * w->B[i * N + n];
-        vec q = d * vec_load(w->h + at) * e;
-        if (is_signed) q += q;
-        through += q * vec_load(w->A + lane);
-        vec_store(w->dA + lane, vec_load(w->dA + lane) + q * delta);
-        vec_store(w->dh + lane, d * (is_signed ? REAL(2.0) * e - REAL(1.0) : e));
-    }
-    *of_added = sum;
-    *of_delta = through;
-}
-
-INLINE void back_vector(const struct arguments *a, const struct place *p, const struct work *w, const real *checkpoint,
-                        int64_t c, int64_t from, int64_t to, int is_signed) {
-    const int64_t N = a->states, count = rit_min(p->width - c, RIT_LANES);
-    const act *x = a->x + p->span.row * a->x_row + p->c0 + c, *delta = a->delta + p->span.row * a->delta_row + p->c0 + c;
-    const act *grad = a->grad ? a->grad + p->span.row * a->grad_row + p->c0 + c : 0;
-    const vec skip = a->D ? vec_load_part(a->D + p->c0 + c, count) : vec_set(0);
+/* What is known of one vector of channels once all states have been walked: the gradients of x and Δ, and D's. */
+static void back_rows(const struct arguments *a, const struct place *p, const struct work *w, const struct rows *r, int64_t c,
+                      int64_t from, int64_t to) {
+    const vec skip = a->D ? vec_load_part(a->D + p->c0 + c, r->count) : vec_set(0);
     vec dD = vec_load(w->dD + c);
-    for (int64_t t = from; t < to; t++)
-        recompute(w, checkpoint + c, w->A + c, act_load_part(x + t * a->x_step, count),
-                  act_load_part(delta + t * a->delta_step, count), t - from, N, is_signed);
-    for (int64_t t = to - 1; t >= from; t--) {
-        const vec g = grad ? act_load_part(grad + t * a->grad_step, count) : vec_set(0);
-        const vec now = act_load_part(x + t * a->x_step, count), d = act_load_part(delta + t * a->delta_step, count);
-        vec of_added, of_delta;
-        back_step(w, c, g, now, d, t - from, N, is_signed, &of_added, &of_delta);
+    for (int64_t t = from; t < to; t++) {
+        const vec g = row_of(r->grad, r->grad_step, t, r->count), x = row_of(r->x, r->x_step, t, r->count);
+        const vec of_added = vec_load(w->of_added + (t - from) * BLOCK + c);
         const int64_t at = (p->span.row * a->steps + t) * a->channels + p->c0 + c;
-        act_store_part(a->dx + at, of_added * d + skip * g, count);
-        act_store_part(a->ddelta + at, of_delta + of_added * now, count);
-        dD += g * now;
+        act_store_part(a->dx + at, of_added * row_of(r->delta, r->delta_step, t, r->count) + skip * g, r->count);
+        act_store_part(a->ddelta + at, vec_load(w->through + (t - from) * BLOCK + c) + of_added * x, r->count);
+        dD += g * x;
     }
     vec_store(w->dD + c, dD);
+}
+
+/* One chunk of a block; `of_B` and `of_C` are its first step's rows of the block's partial sums. */
+INLINE void back_chunk(const struct arguments *a, const struct place *p, const struct work *w, const real *checkpoint,
+                       int64_t from, int64_t to, real *of_B, real *of_C, int is_signed) {
+    const int64_t N = a->states;
+    for (int64_t t = from; t < to; t++) {
+        widen(a->B + p->span.row * a->B_row + t * a->B_step, w->B + (t - from) * w->states, N);
+        widen(a->C + p->span.row * a->C_row + t * a->C_step, w->C + (t - from) * w->states, N);
+    }
+    memset(w->of_added, 0, (size_t)(2 * CHUNK * BLOCK) * sizeof(real));
+    for (int64_t n0 = 0; n0 < N; n0 += GROUP) {
+        memset(w->of_B, 0, (size_t)(2 * CHUNK * GROUP * RIT_LANES) * sizeof(real));
+        for (int64_t c = 0; c < p->width; c += RIT_LANES) {
+            const struct rows r = rows_of(a, p, c);
+            back_group(w, &r, checkpoint, N, c, n0, from, to, is_signed);
+        }
+        for (int64_t i = 0; i < to - from; i++)
+            for (int64_t n = 0; n < rit_min(GROUP, N - n0); n++) {
+                of_B[i * N + n0 + n] = vec_sum(vec_load(w->of_B + (i * GROUP + n) * RIT_LANES));
+                of_C[i * N + n0 + n] = vec_sum(vec_load(w->of_C + (i * GROUP + n) * RIT_LANES));
+            }
+    }
+    for (int64_t c = 0; c < p->width; c += RIT_LANES) {
+        const struct rows r = rows_of(a, p, c);
+        back_rows(a, p, w, &r, c, from, to);
+    }
 }
 
 INLINE void backward(const struct job *job, int64_t index, int is_signed) {
@@ -229,29 +282,16 @@ INLINE void backward(const struct job *job, int64_t index, int is_signed) {
     const struct place p = place_of(job, index);
     const int64_t N = a->states, rows = a->starts ? 1 : a->sequences;
     const struct work w = work_new(N);
-    const size_t block_bytes = (size_t)(N * BLOCK) * sizeof(real);
-    memset(w.dh, 0, 2 * block_bytes);
-    memset(w.dD, 0, BLOCK * sizeof(real));
     if (a->grad_last) transpose_in(a->grad_last + (p.n * a->channels + p.c0) * N, w.dh, p.width, N);
     transpose_in(a->A + p.c0 * N, w.A, p.width, N);
     int64_t stride;
     const real *checkpoint = checkpoint_of(a, &p, &stride);
     for (int64_t chunk = rit_divide_up(p.span.end - p.span.start, CHUNK) - 1; chunk >= 0; chunk--) {
         const int64_t from = p.span.start + chunk * CHUNK, to = rit_min(from + CHUNK, p.span.end);
-        for (int64_t t = from; t < to; t++) {
-            widen(a->B + p.span.row * a->B_row + t * a->B_step, w.B + (t - from) * N, N);
-            widen(a->C + p.span.row * a->C_row + t * a->C_step, w.C + (t - from) * N, N);
-        }
-        memset(w.of_B, 0, (size_t)(2 * CHUNK * N * RIT_LANES) * sizeof(real));
-        for (int64_t c = 0; c < p.width; c += RIT_LANES)
-            back_vector(a, &p, &w, checkpoint + chunk * stride, c, from, to, is_signed);
         const int64_t at = ((p.block * rows + p.span.row) * a->steps + from) * N;
-        for (int64_t i = 0; i < (to - from) * N; i++) {
-            job->of_B[at + i] = vec_sum(vec_load(w.of_B + i * RIT_LANES));
-            job->of_C[at + i] = vec_sum(vec_load(w.of_C + i * RIT_LANES));
-        }
+        back_chunk(a, &p, &w, checkpoint + chunk * stride, from, to, job->of_B + at, job->of_C + at, is_signed);
     }
-    memcpy(job->of_A + index * N * BLOCK, w.dA, block_bytes);
+    memcpy(job->of_A + index * N * BLOCK, w.dA, (size_t)(N * BLOCK) * sizeof(real));
     memcpy(job->of_D + index * BLOCK, w.dD, BLOCK * sizeof(real));
     transpose_out(w.dh, a->dstate + (p.n * a->channels + p.c0) * N, p.width, N);
     free(w.A);
