@@ -39,7 +39,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--backend", metavar="NAME", help=f"that ours runs on: {', '.join(BACKENDS)}")
     options.add_argument("--long", action="store_true", help="also the time per token at 131,072 tokens")
     options.add_argument(
-        "--methods", action="store_true", help="cells × sizes: Sequential, Compiled, Newton, Fused, Auto"
+        "--methods", action="store_true", help="cells × sizes: Sequential, Compiled, Newton, Fused, Auto; to --json too"
     )
     options.add_argument("--quick", action="store_true", help="small sizes, to see that it works; nothing is judged")
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ritornello.lab.bench.report import ceiling_lines, document, drift_lines
 
     if arguments.methods:
-        _methods(arguments.quick)
+        _methods(arguments)
         return
     rows = choose(arguments.op, arguments.long)
     if arguments.grid < 0:
@@ -78,11 +78,29 @@ def run(arguments: argparse.Namespace) -> None:
     _conclude(values, grid)
 
 
-def _methods(quick: bool) -> None:
+def _methods(arguments: argparse.Namespace) -> None:
     from ritornello.lab.bench.methods import SIZES, measure_methods, method_lines
+    from ritornello.lab.bench.report import methods_document
 
-    for line in measure_methods(((1, 96, 16),) if quick else SIZES, 1 if quick else 3):
+    given = {
+        "op": arguments.op, "peers": arguments.peers, "plot": arguments.plot, "grid": arguments.grid,
+        "backend": arguments.backend, "long": arguments.long,
+    }  # fmt: skip
+    if unused := [f"--{name}" for name, value in given.items() if value]:
+        raise InputError(
+            f"`--methods` has no use for {', '.join(unused)}: it runs the same cells and sizes on the backend that is "
+            "chosen for them, and draws nothing. It takes --json and --quick."
+        )
+    if arguments.json is not None:
+        demand_file(arguments.json, "--json")
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    measured = []
+    for line in measure_methods(((1, 96, 16),) if arguments.quick else SIZES, 1 if arguments.quick else 3):
         print(*method_lines(line), sep="\n", flush=True)
+        measured.append(line)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(methods_document(measured, arguments.quick), indent=1) + "\n")
+        print(f"written: {arguments.json}")
 
 
 def _rows(

@@ -33,7 +33,7 @@ from ritornello.lab.bench.memory import peak_share
 from ritornello.lab.bench.report import as_value, drift_lines, grid_lines, lines
 from ritornello.lab.bench.run import Measured, measure_here, run_case
 from ritornello.lab.bench.timing import Budget, Timing, in_turns, interleave
-from ritornello.method import Newton, Sequential
+from ritornello.method import Auto, Newton, Sequential
 
 TABLE, QUICK = Options(), Options(quick=True)
 BRIEF = Budget(0.01, 2, 3)
@@ -361,3 +361,23 @@ def test_methods_are_compared_before_they_are_timed(monkeypatch):
     monkeypatch.setattr(methods, "METHODS", {"Sequential": Sequential(), "Newton": wrong})
     with pytest.raises(WrongNumbersError):
         list(methods.measure_methods(((1, 70, 4),), rounds=1))
+
+
+def test_the_methods_are_written_as_json(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(methods, "CELLS", {"own": methods.MixingCell})
+    monkeypatch.setattr(methods, "METHODS", {"Sequential": Sequential(), "Auto": Auto()})
+    path = tmp_path / "new" / "methods.json"
+    assert main(["bench", "--methods", "--quick", "--json", str(path)]) == 0
+    assert f"written: {path}" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    assert set(found) == {"schema", "machine", "versions", "options", "methods"} and found["schema"] == 1
+    assert [line["pass"] for line in found["methods"]] == ["forward", "forward + backward"]
+    for line in found["methods"]:
+        assert line["cell"] == "own" and line["sizes"] == {"B": 1, "T": 96, "d": 16} and line["error"] < 1e-3
+        assert set(line["milliseconds"]) == {"Sequential", "Auto"} and min(line["milliseconds"].values()) > 0
+
+
+@pytest.mark.parametrize("more", [["--plot", "a.png"], ["--grid", "2"], ["--op", "lstm"], ["--peers"], ["--long"]])
+def test_what_the_methods_have_no_use_for_is_refused(more, capsys):
+    assert main(["bench", "--methods", "--quick", *more]) == 2
+    assert f"`--methods` has no use for {more[0]}" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import geometric_mean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,7 +18,20 @@ from ritornello.lab.bench.checkpoints import OP
 from ritornello.lab.bench.peers import versions
 from ritornello.lab.bench.run import Measured, Options, Result
 
-__all__ = ["as_value", "ceiling_lines", "checkpoint_mean", "document", "drift_lines", "grid_lines", "lines", "machine"]
+if TYPE_CHECKING:
+    from ritornello.lab.bench.methods import Line
+
+__all__ = [
+    "as_value",
+    "ceiling_lines",
+    "checkpoint_mean",
+    "document",
+    "drift_lines",
+    "grid_lines",
+    "lines",
+    "machine",
+    "methods_document",
+]
 
 SCHEMA = 1
 DRIFT = 0.25
@@ -82,18 +95,39 @@ def document(
     """The whole run as JSON."""
     return {
         "schema": SCHEMA,
-        "machine": machine(),
-        "versions": {
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            **versions(),
-        },
+        **_where(),
         "options": asdict(options),
         "ceilings": asdict(ceilings),
         "ceilings_after": asdict(after),
         "rows": rows,
         "grid": grid,
     }
+
+
+def methods_document(lines: list[Line], quick: bool) -> dict[str, Any]:
+    """The comparison of the methods as JSON."""
+    return {
+        "schema": SCHEMA,
+        **_where(),
+        "options": {"quick": quick},
+        "methods": [
+            {
+                "cell": line.cell,
+                "sizes": dict(zip("BTd", line.sizes, strict=True)),
+                "pass": line.which,
+                "milliseconds": {name: s * 1e3 for name, s in line.seconds.items()},
+                "chosen": line.chosen,
+                "error": line.error,
+                "first_call_seconds": line.first_call,
+            }
+            for line in lines
+        ],
+    }
+
+
+def _where() -> dict[str, Any]:
+    found = {"torch": torch.__version__, "python": platform.python_version(), **versions()}
+    return {"machine": machine(), "versions": found}
 
 
 def machine() -> dict[str, Any]:
