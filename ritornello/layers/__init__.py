@@ -25,6 +25,7 @@ from ritornello.layers.hgrn2 import HGRN2
 from ritornello.layers.implicit_ssm import ImplicitSSM
 from ritornello.layers.indrnn import IndRNN
 from ritornello.layers.kda import KDA
+from ritornello.layers.latent_attention import LatentAttention
 from ritornello.layers.lightnet import LightNet
 from ritornello.layers.linear_attention import LinearAttention
 from ritornello.layers.lmu import LMU
@@ -117,6 +118,7 @@ __all__ = [
     "GatedMLP",
     "ImplicitSSM",
     "IndRNN",
+    "LatentAttention",
     "Layer",
     "Leaf",
     "LightNet",

@@ -10,15 +10,14 @@ import torch
 from torch import nn
 
 from ritornello.errors import InputError, nearest
-from ritornello.kernels.tape import recording
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits, at_least, divide
 from ritornello.layers.parts.attention import (
     attend,
     attend_window,
     common_start,
     cropped,
-    grow_cache,
     most,
+    remember,
     slide_window,
     widen_cache,
 )
@@ -186,25 +185,8 @@ class Attention(Layer):
         return o, slide_window(keys, lengths, old), slide_window(values, lengths, old)
 
     def _over_all(self, q, k, v, state, start: int | None, call: Call):
-        position, sequence = state["position"], call.sequence
-        fresh = state["k"].shape[1] == 0  # no row has read anything: the new steps are all there is to see
-        if fresh and sequence.cu_seqlens is None:
-            return attend(q, k, v, position, start=0), k, v
-        if recording():  # the same shapes at every step: all the room there is, most of it masked
-            needed = state["k"].shape[1]
-        elif start is not None:
-            needed = start + sequence.length
-        else:
-            needed = most(sequence.after(position))
-        in_place = call.donate and not torch.is_grad_enabled()
-        valid = None if sequence.cu_seqlens is None else lambda: sequence.valid(q.device)
-        keys, values = (
-            grow_cache(state[n].to(new.dtype), new, position, valid, needed, in_place, start)
-            for n, new in (("k", k), ("v", v))
-        )
-        if fresh:
-            return attend(q, k, v, position, start=0), keys, values
-        return attend(q, keys[:, :needed], values[:, :needed], position, start=start), keys, values
+        caches, seen, start = remember({"k": k, "v": v}, state, call, start)
+        return attend(q, seen["k"], seen["v"], state["position"], start=start), caches["k"], caches["v"]
 
 
 def _stretch(scaling: Mapping[str, Any] | None) -> Stretch | Yarn | None:

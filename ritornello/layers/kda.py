@@ -23,7 +23,7 @@ __all__ = ["KDA"]
 class KDA(Layer):
     """S ← (I − β_t k_t k_tᵀ) diag(α_t) S + β_t k_t v_tᵀ, o_t = Sᵀ q_t / √K: a gated delta rule that forgets each
     channel of the key at its own speed; q, k, v through a short convolution and silu, ‖q‖ = ‖k‖ = 1;
-    y = W_o (RMSNorm(o) ⊙ σ(W_g x)).
+    y = W_o (RMSNorm(o) ⊙ σ(W_g x + b)).
 
     log α = −e^{A_log} softplus(W_a x + dt_bias), or bounded: log α = bound · σ(e^{A_log} (W_a x + dt_bias));
     β = σ(W_b x), doubled with `negative_eigenvalues`. W_a and W_g are of low rank.
@@ -36,12 +36,13 @@ class KDA(Layer):
         value_size: width / value heads where None.
         conv_width: taps of the convolution.
         gate_rank: the rank of W_a and W_g; `value_size` where None.
+        gate_bias: whether there is b.
         decay_bound: the bound of log α, below 0; none where None.
         negative_eigenvalues: β in (0, 2): the transition's eigenvalue along k reaches −1 (state tracking).
         norm_eps: of the norm of o.
 
-    Source: Kimi Team 2025, arXiv:2510.26692, eq. 1 and section 4; ranks, bound and initialisation as in the
-    authors' code, in flash-linear-attention.
+    Source: Kimi Team 2025, arXiv:2510.26692, eq. 1 and section 4; ranks, bound, b and initialisation as in the
+    authors' code, in flash-linear-attention. The authors' own checkpoint has no b.
     """
 
     kind = "kda"
@@ -64,6 +65,7 @@ class KDA(Layer):
         value_size: int | None = None,
         conv_width: int = 4,
         gate_rank: int | None = None,
+        gate_bias: bool = True,
         decay_bound: float | None = None,
         negative_eigenvalues: bool = False,
         norm_eps: float = 1e-5,
@@ -85,7 +87,7 @@ class KDA(Layer):
         self.decay = StepDecay(self.size.value_heads, size=self.size.key_size)
         if decay_bound is not None:
             nn.init.zeros_(self.decay.A_log)
-        self.gate_proj = LowRankProjection(width, self.size.values, rank, bias=True)
+        self.gate_proj = LowRankProjection(width, self.size.values, rank, bias=gate_bias)
         self.norm = GatedNorm(self.size.value_size, norm_eps, sigmoid=True)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
         self.spec = {**self.size.spec, "conv_width": conv_width}

@@ -15,6 +15,7 @@ VARIANTS = {
         "value_size": 5,
         "conv_width": 3,
         "gate_rank": 7,
+        "gate_bias": False,
         "decay_bound": -5.0,
         "negative_eigenvalues": True,
         "norm_eps": 0.01,
@@ -32,7 +33,7 @@ def forward(layer, x):
         logits = x @ w["decay_proj.down.weight"].T @ w["decay_proj.up.weight"].T + w["decay.dt_bias"]
         rate = np.exp(w["decay.A_log"])
         beta = sigmoid(x @ w["beta_proj.weight"].T) * (2 if layer.negative_eigenvalues else 1)
-        gate = sigmoid(x @ w["gate_proj.down.weight"].T @ w["gate_proj.up.weight"].T + w["gate_proj.up.bias"])
+        gate = sigmoid(x @ w["gate_proj.down.weight"].T @ w["gate_proj.up.weight"].T + w.get("gate_proj.up.bias", 0))
         out = np.zeros((len(x), Hv * V))
         for j in range(Hv):
             keys, values = slice(j // (Hv // H) * K, (j // (Hv // H) + 1) * K), slice(j * V, (j + 1) * V)

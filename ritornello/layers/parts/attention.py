@@ -7,11 +7,13 @@ with room to grow). Both see the new steps as padded rows (N, L, ...), the steps
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from ritornello.kernels.tape import recording
+from ritornello.layers.base import Call
 from ritornello.sequence import Sequence
 from ritornello.typing import Tensor
 
@@ -22,6 +24,7 @@ __all__ = [
     "cropped",
     "grow_cache",
     "most",
+    "remember",
     "slide_window",
     "widen_cache",
 ]
@@ -142,6 +145,41 @@ def grow_cache(
         return cache.index_put_((rows, places), new.to(cache.dtype))
     real = valid()
     return cache.index_put_((rows.expand_as(places)[real], places[real]), new[real].to(cache.dtype))
+
+
+def remember(
+    new: Mapping[str, Tensor], state: Mapping[str, Any], call: Call, start: int | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor], int | None]:
+    """Caches of everything with the new steps written to them.
+
+    Args:
+        new: by the names of the caches, (N, L, ...).
+        state: the caches (N, C, ...) and ``position``.
+        start: what `common_start` found.
+
+    Returns:
+        The new caches; what `attend` is to see of them; and its `start`.
+    """
+    position, sequence = state["position"], call.sequence
+    caches = {name: state[name] for name in new}
+    fresh = next(iter(caches.values())).shape[1] == 0  # no row has read anything: the new steps are all there is to see
+    if fresh and sequence.cu_seqlens is None:
+        return dict(new), dict(new), 0
+    if recording():  # the same shapes at every step: all the room there is, most of it masked
+        needed = next(iter(caches.values())).shape[1]
+    elif start is not None:
+        needed = start + sequence.length
+    else:
+        needed = most(sequence.after(position))
+    in_place = call.donate and not torch.is_grad_enabled()
+    valid = None if sequence.cu_seqlens is None else lambda: sequence.valid(position.device)
+    grown = {
+        name: grow_cache(cache.to(new[name].dtype), new[name], position, valid, needed, in_place, start)
+        for name, cache in caches.items()
+    }
+    if fresh:
+        return grown, dict(new), 0
+    return grown, {name: cache[:, :needed] for name, cache in grown.items()}, start
 
 
 def cropped(leaves: Mapping[str, Tensor], *caches: str) -> dict[str, Tensor]:
