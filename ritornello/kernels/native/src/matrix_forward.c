@@ -190,79 +190,124 @@ static int tile_width(const struct matrix *x) {
     return best;
 }
 
+/* GROUP: tiles that a thread runs in turn, for BLOCK steps each. The rows of one head lie pages apart; the heads beside it,
+ * or the other columns of its own, find the pages known and the rows near. */
+enum { GROUP = 4, BLOCK = 64 };
+
 struct job {
     const struct matrix_forward *f;
     const struct mlstm *mlstm; /* null for all others */
     int width;
-    int64_t tiles;
+    int64_t tiles, items, group;
 };
 
-static void body(void *context, int64_t index) {
-    const struct job *job = context;
-    const struct matrix_forward *f = job->f;
-    const struct matrix *x = &f->x;
-    const int64_t columns = job->width * RIT_LANES, tile_index = index % job->tiles, sequence_head = index / job->tiles;
-    const int64_t n = sequence_head / x->value_heads, head = sequence_head % x->value_heads;
-    const struct rit_span span = rit_span(x->starts, n, x->steps);
-    const int64_t column = tile_index * columns;
-    const struct place p = {span.row, head / (x->value_heads / x->heads), head, column, rit_min(columns, x->values - column)};
+/* Some columns of one head of one sequence, and how far they are. */
+struct walk {
+    struct place p;
+    struct rit_span span;
+    int64_t n, index, time; /* the sequence; it and its head; the next step */
+    struct tile tile;       /* its state is its own, its rows are shared */
+    struct gates gates;
+};
 
-    struct tile tile = {.width = job->width, .rows = matrix_padded(x)};
-    struct gates gates = {0};
-    const int64_t row_space = CHUNK * tile.rows, column_space = CHUNK * columns;
-    real *scratch = rit_scratch(tile.rows * (columns + 1) + 3 * column_space + 5 * row_space), *at = scratch;
-    tile.state = (vec *)at, at += tile.rows * columns;
+INLINE int64_t state_size(const struct job *job) {
+    return matrix_padded(&job->f->x) * (job->width * RIT_LANES + (job->mlstm != 0));
+}
+
+static void walk_begin(const struct job *job, int64_t item, const struct tile *shared, real *state, struct walk *w) {
+    const struct matrix *x = &job->f->x;
+    const int64_t columns = job->width * RIT_LANES, column = item % job->tiles * columns;
+    w->index = item / job->tiles;
+    w->n = w->index / x->value_heads;
+    w->span = rit_span(x->starts, w->n, x->steps);
+    w->time = w->span.start;
+    const int64_t head = w->index % x->value_heads;
+    w->p = (struct place){w->span.row, head / (x->value_heads / x->heads), head, column, rit_min(columns, x->values - column)};
+    w->tile = *shared;
+    w->tile.state = (vec *)state;
+    load_state(x, &w->tile, job->f->before + w->index * x->keys * x->values + column, w->p.columns);
+    if (!job->mlstm) return;
+    w->tile.gates = &w->gates;
+    w->gates = (struct gates){.n = state + shared->rows * columns, .m = job->mlstm->m[w->index]};
+    memset(w->gates.n, 0, (size_t)shared->rows * sizeof(real));
+    memcpy(w->gates.n, job->mlstm->n + w->index * x->keys, (size_t)x->keys * sizeof(real));
+}
+
+/* What the backward pass starts a segment with. */
+static void walk_mark(const struct job *job, const struct walk *w) {
+    const struct matrix *x = &job->f->x;
+    const int64_t passed = w->time - w->span.start;
+    if (!x->checkpoints || passed % x->interval) return;
+    real *to = matrix_checkpoint(x, w->n, passed, w->p.value_head);
+    store_checkpoint(x, &w->tile, to + w->p.column * x->keys, w->p.columns);
+    if (job->mlstm && w->p.column == 0) memcpy(to + x->values * x->keys, w->gates.n, (size_t)x->keys * sizeof(real));
+}
+
+static void walk_chunk(const struct job *job, struct walk *w) {
+    const struct matrix *x = &job->f->x;
+    const struct place *p = &w->p;
+    struct tile *tile = &w->tile;
+    const int64_t time = w->time, steps = rit_min(CHUNK, w->span.end - time), next = time + CHUNK;
+    walk_mark(job, w);
+    if (job->mlstm) gates_read(job->mlstm, &w->gates, p->row, time, p->head, steps);
+    load_chunk(x, tile, p, time, steps);
+    if (job->mlstm) {
+        gates_normalise(job->mlstm, &w->gates, steps, tile->rows, tile->q, tile->k);
+        if (x->checkpoints && p->column == 0)
+            gates_keep(job->mlstm, &w->gates, (p->row * x->heads + p->head) * x->steps + time, steps);
+    }
+    tile->ahead.count = 0;
+    if (next + CHUNK <= w->span.end) {
+        ahead_rows(x, &tile->ahead, p->row, next, p->head, p->value_head);
+        ahead_add(&tile->ahead, AT(x->v, p->row, next, p->value_head) + p->column, x->v.t, p->columns, sizeof(act));
+    }
+    run_chunk(tile, x->mode, x->vector, steps);
+    store_chunk(job->f, tile, p, time, steps);
+    w->time = next;
+}
+
+static void walk_end(const struct job *job, const struct walk *w) {
+    const struct matrix *x = &job->f->x;
+    store_state(x, &w->tile, job->f->after + w->index * x->keys * x->values + w->p.column, w->p.columns);
+    if (!job->mlstm || w->p.column) return;
+    memcpy(job->mlstm->last_n + w->index * x->keys, w->gates.n, (size_t)x->keys * sizeof(real));
+    job->mlstm->last_m[w->index] = w->gates.m;
+}
+
+static void body(void *context, int64_t group) {
+    const struct job *job = context;
+    const int64_t first = group * job->group, count = rit_min(job->group, job->items - first);
+    struct tile tile = {.width = job->width, .rows = matrix_padded(&job->f->x)};
+    const int64_t row_space = CHUNK * tile.rows, column_space = CHUNK * job->width * RIT_LANES;
+    real *scratch = rit_scratch(3 * column_space + 5 * row_space + count * state_size(job)), *at = scratch;
     vec **in_columns[] = {&tile.v, &tile.o, &tile.kept};
     for (int i = 0; i < 3; i++, at += column_space) *in_columns[i] = (vec *)at;
     real **in_rows[] = {&tile.q, &tile.k, &tile.d, &tile.a, &tile.b};
     for (int i = 0; i < 5; i++, at += row_space) *in_rows[i] = at;
-    if (job->mlstm) {
-        gates.n = at;
-        gates.m = job->mlstm->m[sequence_head];
-        memset(gates.n, 0, (size_t)tile.rows * sizeof(real));
-        memcpy(gates.n, job->mlstm->n + sequence_head * x->keys, (size_t)x->keys * sizeof(real));
-        tile.gates = &gates;
-    }
 
-    const int64_t offset = (n * x->value_heads + head) * x->keys * x->values + column;
-    load_state(x, &tile, f->before + offset, p.columns);
-    for (int64_t time = span.start; time < span.end; time += CHUNK) {
-        const int64_t steps = rit_min(CHUNK, span.end - time), passed = time - span.start;
-        if (x->checkpoints && passed % x->interval == 0)
-            store_checkpoint(x, &tile, matrix_checkpoint(x, n, passed, head) + column * x->keys, p.columns);
-        if (job->mlstm) {
-            if (x->checkpoints && passed % x->interval == 0 && column == 0)
-                memcpy(matrix_checkpoint(x, n, passed, head) + x->values * x->keys, gates.n, (size_t)x->keys * sizeof(real));
-            gates_read(job->mlstm, &gates, p.row, time, head, steps);
-        }
-        load_chunk(x, &tile, &p, time, steps);
-        if (job->mlstm) {
-            gates_normalise(job->mlstm, &gates, steps, tile.rows, tile.q, tile.k);
-            if (x->checkpoints && column == 0)
-                gates_keep(job->mlstm, &gates, (p.row * x->heads + head) * x->steps + time, steps);
-        }
-        tile.ahead.count = 0;
-        if (time + 2 * CHUNK <= span.end) {
-            ahead_rows(x, &tile.ahead, p.row, time + CHUNK, p.head, head);
-            ahead_add(&tile.ahead, AT(x->v, p.row, time + CHUNK, head) + column, x->v.t, p.columns, sizeof(act));
-        }
-        run_chunk(&tile, x->mode, x->vector, steps);
-        store_chunk(f, &tile, &p, time, steps);
+    struct walk walks[GROUP];
+    int64_t longest = 0;
+    for (int64_t i = 0; i < count; i++, at += state_size(job)) {
+        walk_begin(job, first + i, &tile, at, &walks[i]);
+        longest = rit_max(longest, walks[i].span.end - walks[i].span.start);
     }
-    store_state(x, &tile, f->after + offset, p.columns);
-    if (job->mlstm && column == 0) {
-        memcpy(job->mlstm->last_n + sequence_head * x->keys, gates.n, (size_t)x->keys * sizeof(real));
-        job->mlstm->last_m[sequence_head] = gates.m;
-    }
+    for (int64_t passed = 0; passed < longest; passed += BLOCK)
+        for (int64_t i = 0; i < count; i++) {
+            struct walk *w = &walks[i];
+            const int64_t until = rit_min(w->span.end, w->span.start + passed + BLOCK);
+            while (w->time < until) walk_chunk(job, w);
+        }
+    for (int64_t i = 0; i < count; i++) walk_end(job, &walks[i]);
     free(scratch);
 }
 
 static void run(const struct matrix_forward *f, const struct mlstm *mlstm) {
-    struct job job = {f, mlstm, tile_width(&f->x), 0};
+    struct job job = {.f = f, .mlstm = mlstm, .width = tile_width(&f->x)};
     job.tiles = rit_divide_up(f->x.values, job.width * RIT_LANES);
-    const int64_t items = f->x.sequences * f->x.value_heads * job.tiles;
+    job.items = f->x.sequences * f->x.value_heads * job.tiles;
+    job.group = rit_max(1, rit_min(GROUP, job.items / rit_threads()));
     const int64_t times = f->x.starts ? f->x.steps : f->x.steps * f->x.sequences;
-    rit_parallel_sized(items, times * f->x.value_heads * f->x.keys * f->x.values, body, &job);
+    rit_parallel_sized(rit_divide_up(job.items, job.group), times * f->x.value_heads * f->x.keys * f->x.values, body, &job);
 }
 
 RIT_ENTRY(matrix_forward)(const struct matrix_forward *f) { run(f, 0); }
