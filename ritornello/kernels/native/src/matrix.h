@@ -44,6 +44,13 @@ struct matrix {
     real *kept;              /* (B, T, Hv, V): e of DELTA, r of DPLR, o of mLSTM */
 };
 
+/* A thread goes TURN steps with each of up to GROUP heads (or tiles of columns) in turn. The rows of one head lie pages apart;
+ * the heads beside it find the pages known and the rows near. */
+enum { GROUP = 4, TURN = 64 };
+
+/* How many in turn, of so many: as many as leave every thread its own. */
+INLINE int64_t matrix_group(int64_t items) { return rit_max(1, rit_min(GROUP, items / rit_threads())); }
+
 /* x in every lane of a register. Without the empty instruction the compiler reads x from memory again at each use, and the
  * loops are then bound by their loads. */
 INLINE vec matrix_spread(real x) {

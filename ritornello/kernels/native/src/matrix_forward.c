@@ -190,10 +190,6 @@ static int tile_width(const struct matrix *x) {
     return best;
 }
 
-/* GROUP: tiles that a thread runs in turn, for BLOCK steps each. The rows of one head lie pages apart; the heads beside it,
- * or the other columns of its own, find the pages known and the rows near. */
-enum { GROUP = 4, BLOCK = 64 };
-
 struct job {
     const struct matrix_forward *f;
     const struct mlstm *mlstm; /* null for all others */
@@ -291,10 +287,10 @@ static void body(void *context, int64_t group) {
         walk_begin(job, first + i, &tile, at, &walks[i]);
         longest = rit_max(longest, walks[i].span.end - walks[i].span.start);
     }
-    for (int64_t passed = 0; passed < longest; passed += BLOCK)
+    for (int64_t passed = 0; passed < longest; passed += TURN)
         for (int64_t i = 0; i < count; i++) {
             struct walk *w = &walks[i];
-            const int64_t until = rit_min(w->span.end, w->span.start + passed + BLOCK);
+            const int64_t until = rit_min(w->span.end, w->span.start + passed + TURN);
             while (w->time < until) walk_chunk(job, w);
         }
     for (int64_t i = 0; i < count; i++) walk_end(job, &walks[i]);
@@ -305,7 +301,7 @@ static void run(const struct matrix_forward *f, const struct mlstm *mlstm) {
     struct job job = {.f = f, .mlstm = mlstm, .width = tile_width(&f->x)};
     job.tiles = rit_divide_up(f->x.values, job.width * RIT_LANES);
     job.items = f->x.sequences * f->x.value_heads * job.tiles;
-    job.group = rit_max(1, rit_min(GROUP, job.items / rit_threads()));
+    job.group = matrix_group(job.items);
     const int64_t times = f->x.starts ? f->x.steps : f->x.steps * f->x.sequences;
     rit_parallel_sized(rit_divide_up(job.items, job.group), times * f->x.value_heads * f->x.keys * f->x.values, body, &job);
 }
