@@ -237,8 +237,7 @@ def _again(name: str, function: Any, args: tuple, kwargs: dict[str, Any], result
     """The quickest call that gives the same bits in the same memory."""
     if isinstance(result, torch.Tensor):
         expected = result.clone()
-        for candidate in _writers(name, function):
-            call = partial(candidate, *args, **kwargs, out=result)
+        for call in _writers(name, function, args, kwargs, result):
             result.zero_()
             try:
                 call()
@@ -253,12 +252,15 @@ def _again(name: str, function: Any, args: tuple, kwargs: dict[str, Any], result
     return partial(_copied, function, args, kwargs, places)
 
 
-def _writers(name: str, function: Any) -> Iterator[Callable[..., Any]]:
-    for module in (torch, torch._C._nn):  # type: ignore[attr-defined]
-        if hasattr(module, name):
-            yield getattr(module, name)
+def _writers(name: str, function: Any, args: tuple, kwargs: dict[str, Any], result: Tensor) -> Iterator[Callable]:
+    """Calls that may write the same result, the quickest first."""
+    if name == "embedding" and args[1].is_contiguous():  # whose `out` is a copy of a lookup
+        weight, ids = args[:2]
+        yield partial(torch.index_select, weight, 0, ids.view(-1), out=result.view(-1, weight.shape[1]))
     packet = function.overloadpacket
-    yield from (getattr(packet, overload) for overload in packet.overloads() if "out" in overload)
+    candidates = [getattr(module, name) for module in (torch, torch._C._nn) if hasattr(module, name)]  # type: ignore
+    candidates += [getattr(packet, overload) for overload in packet.overloads() if "out" in overload]
+    yield from (partial(candidate, *args, **kwargs, out=result) for candidate in candidates)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
