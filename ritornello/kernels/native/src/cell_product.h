@@ -3,6 +3,7 @@
 #define RIT_CELL_PRODUCT_H
 
 #include "cell_act.h"
+#include "transpose.h"
 
 enum { CELL_PANEL = 2 * RIT_LANES, CELL_ROWS = RIT_BYTES == 64 ? 8 : 6, CELL_AHEAD = 8 };
 
@@ -91,6 +92,12 @@ static void cell_product_packed(int64_t rows, int64_t depth, int64_t panels, con
 INLINE void cell_pack(const act *m, int64_t m_row, int64_t m_column, int64_t depth, int64_t columns, int64_t tile,
                       real *out) {
     const int64_t first = tile * CELL_PANEL, count = rit_min(CELL_PANEL, columns - first);
+#if !defined(RIT_BF16)
+    if (m_row == 1 && count == CELL_PANEL && depth % RIT_LANES == 0) {
+        transpose(m + first * m_column, m_column, CELL_PANEL, depth, out, CELL_PANEL);
+        return;
+    }
+#endif
     for (int64_t k = 0; k < depth; k++)
         for (int64_t j = 0; j < CELL_PANEL; j++)
             out[k * CELL_PANEL + j] = j < count ? act_get(m + k * m_row + (first + j) * m_column) : 0;

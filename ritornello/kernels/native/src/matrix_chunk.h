@@ -11,7 +11,7 @@
 #define RIT_MATRIX_CHUNK_H
 
 #include "matrix_product.h"
-#include "matrix_transpose.h"
+#include "transpose.h"
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif

@@ -2,7 +2,7 @@
  * step: decay, update, output, and what the next step reads of the new state; three or four multiply-adds for each
  * load and store, which is what the processor's units can do. */
 #include "matrix_gates.h"
-#include "matrix_transpose.h"
+#include "transpose.h"
 
 struct matrix_forward {
     struct matrix x;

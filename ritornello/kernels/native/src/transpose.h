@@ -1,12 +1,13 @@
 /* The transposition of a matrix in memory, a block of registers at a time. */
-#ifndef RIT_MATRIX_TRANSPOSE_H
-#define RIT_MATRIX_TRANSPOSE_H
+#ifndef RIT_TRANSPOSE_H
+#define RIT_TRANSPOSE_H
 
 #include "isa.h"
 
 /* to[j, i] = from[i, j] for i < rows, j < columns; up to whole vectors of i and of j, `to` is filled with zeros and
  * `from` is read, whose rows therefore are whole vectors. */
-static void transpose(const real *from, int64_t from_row, int64_t rows, int64_t columns, real *to, int64_t to_row) {
+static __attribute__((unused)) void transpose(const real *from, int64_t from_row, int64_t rows, int64_t columns, real *to,
+                                              int64_t to_row) {
     for (int64_t i = 0; i < rows; i += RIT_LANES)
         for (int64_t j = 0; j < columns; j += RIT_LANES) {
 #if defined(__clang__)
