@@ -19,6 +19,7 @@ from ritornello.hub.gla import GLA
 from ritornello.hub.hgrn2 import HGRN2
 from ritornello.hub.jamba import JAMBA
 from ritornello.hub.kda import KDA
+from ritornello.hub.kimi_linear import KIMI_LINEAR
 from ritornello.hub.lfm2 import LFM2, LFM2_MOE
 from ritornello.hub.llama import LLAMA
 from ritornello.hub.mamba import FALCON_MAMBA, MAMBA
@@ -50,6 +51,7 @@ for _architecture in (
     HGRN2,
     JAMBA,
     KDA,
+    KIMI_LINEAR,
     LFM2,
     LFM2_MOE,
     LLAMA,

@@ -134,6 +134,23 @@ RELEASED: dict[str, dict[str, Any]] = {
             "rope_theta": 10000000, "rope_type": "default",
         },
     },
+    "moonshotai/Kimi-Linear-48B-A3B-Instruct": {
+        **SIZES, "architectures": ["KimiLinearForCausalLM"], "bos_token_id": 81, "dtype": "bfloat16",
+        "auto_map": {"AutoConfig": "configuration_kimi.KimiLinearConfig"}, "eos_token_id": 82, "head_dim": 9,
+        "first_k_dense_replace": 1, "hidden_act": "silu", "initializer_range": 0.02, "intermediate_size": 48,
+        "kv_lora_rank": 12,
+        "linear_attn_config": {
+            "full_attn_layers": [3, 4], "head_dim": 8, "kda_layers": [1, 2], "num_heads": 3,
+            "short_conv_kernel_size": 4,
+        },
+        "mla_use_nope": True, "model_max_length": 1048576, "model_type": "kimi_linear", "moe_intermediate_size": 16,
+        "moe_layer_freq": 1, "moe_renormalize": True, "moe_router_activation_func": "sigmoid",
+        "num_attention_heads": 4, "num_expert_group": 1, "num_experts": 8, "num_experts_per_token": 3,
+        "num_hidden_layers": 4, "num_key_value_heads": 4, "num_nextn_predict_layers": 0, "num_shared_experts": 1,
+        "pad_token_id": 83, "q_lora_rank": None, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "rms_norm_eps": 1e-5,
+        "rope_scaling": None, "rope_theta": 10000.0, "routed_scaling_factor": 2.446, "tie_word_embeddings": False,
+        "topk_group": 1, "use_cache": True, "use_grouped_topk": True, "v_head_dim": 8,
+    },
     "LiquidAI/LFM2-1.2B": {**LFM2, "full_attn_idxs": [1], "rope_theta": 1000000.0, "torch_dtype": "bfloat16"},
     "LFM2, untied by the older name": {
         **LFM2, "dtype": "bfloat16", "intermediate_size": 48, "layer_types": ["full_attention", "conv"],

@@ -50,6 +50,11 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_5_text": ("Qwen3_5", MIXED | DELTA | {"head_dim": 64}),
     "qwen3_5_moe_text": ("Qwen3_5Moe", HEADS | DELTA | EXPERTS | {"head_dim": 64,
                                                                   "shared_expert_intermediate_size": 512}),
+    "kimi_linear": ("KimiLinear", HEADS | EXPERTS | {
+        "num_key_value_heads": 6, "intermediate_size": 1024, "linear_num_heads": 4, "linear_head_dim": 64,
+        "kv_lora_rank": 128, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    }),
     "olmo_hybrid": ("OlmoHybrid", MIXED | DELTA),
     "rwkv": ("Rwkv", {}),
     "xlstm": ("xLSTM", {"num_heads": 4}),
