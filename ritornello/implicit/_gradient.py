@@ -11,6 +11,8 @@ from torch.utils import _pytree as pytree
 
 from ritornello.errors import BackendError, ConvergenceError
 from ritornello.implicit._anderson import fixed_point, rounding
+from ritornello.implicit._weights import Weights
+from ritornello.ops._op import transforms
 from ritornello.sequence import Sequence
 from ritornello.typing import Tensor, Tree
 
@@ -37,7 +39,7 @@ def attach(cell: ImplicitCell, u: Tree, y: Tensor, state: Tree, sequence: Sequen
     swept = cell.sweep(u, y.detach(), state, sequence)
     leaves, spec = pytree.tree_flatten(swept)
     fixed = pytree.tree_map(torch.Tensor.detach, (u, state))
-    solved = _Solved(cell, fixed[0], y.detach(), fixed[1], sequence)
+    solved = _Solved(cell, fixed[0], y.detach(), fixed[1], sequence, Weights(cell))
     found = _Implicit.apply(solved, *leaves)
     return pytree.tree_unflatten(list(found), spec)  # type: ignore[arg-type]
 
@@ -49,8 +51,13 @@ def first_only(what: str, cure: str) -> None:
     contribute to it.
 
     Raises:
-        BackendError: with create_graph=True.
+        BackendError: with create_graph=True; under torch.func.grad and its like, which always asks for that.
     """
+    if torch.is_grad_enabled() and transforms():
+        raise BackendError(
+            f"The gradient of {what} has no derivative of its own, for which torch.func's transforms ask. Take it "
+            f"with backward() or torch.autograd.grad. {cure}"
+        )
     if torch.is_grad_enabled():
         raise BackendError(f"The gradient of {what} cannot be differentiated again (create_graph=True). {cure}")
 
@@ -64,9 +71,11 @@ class _Solved:
     y: Tensor
     state: Tree
     sequence: Sequence
+    weights: Weights
 
     def leaves(self, y: Tensor) -> list[Tensor]:
-        return pytree.tree_leaves(self.cell.sweep(self.u, y, self.state, self.sequence))
+        with self.weights.there():
+            return pytree.tree_leaves(self.cell.sweep(self.u, y, self.state, self.sequence))
 
     def solve(self, product: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
         """x = product(x) + given, both (B, T, ...)."""

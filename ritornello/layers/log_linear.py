@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Leaf, Traits
 from ritornello.layers.catalogue import build
+from ritornello.layers.parts.numbers import numbers
 from ritornello.layers.parts.tags import NO_WEIGHT_DECAY
 from ritornello.transition import Decay, Delta
 from ritornello.typing import Tensor, Tree
@@ -85,7 +86,7 @@ class LogLinear(Layer):
         sequence, before = call.sequence, state["steps"]
         after = sequence.after(before)
         limit = 2 ** (self.levels - 1)
-        if not torch.compiler.is_compiling() and after.numel() and int(after.max()) > limit:
+        if not torch.compiler.is_compiling() and after.numel() and numbers(self.kind, after.max()) > limit:
             raise InputError(
                 f"{self.kind} with levels={self.levels} reads {limit} steps at most, and was given {int(after.max())}. "
                 "Build it with more levels."

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ritornello.errors import InputError
 from ritornello.layers.base import About, Call, Layer, Traits, at_least, divide
 from ritornello.layers.gated_mlp import GatedMLP
+from ritornello.layers.parts.numbers import numbers
 from ritornello.layers.parts.routing import in_best_groups, note
 from ritornello.layers.parts.tags import KEEP_FLOAT32
 from ritornello.typing import accumulation_dtype
@@ -120,7 +121,7 @@ class MoE(Layer):
         note(call, self.kind, p, chosen)
         weights = weights.to(x.dtype)
         order = chosen.flatten().argsort(stable=True)
-        loads = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
+        loads = numbers(self.kind, chosen.flatten().bincount(minlength=len(self.experts)))
         shares = flat[order // self.top_k].split(loads)
         done = [
             expert.mix(share, {}, call)[0] for expert, share in zip(self.experts, shares, strict=True) if len(share)

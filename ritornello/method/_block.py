@@ -221,7 +221,8 @@ class _Blocks(torch.autograd.Function):
         program, step, block, inputs, names = ctx.how
         first_only(f"{type(step.cell).__name__} run with Compiled()", "Run it with rt.Sequential().")
         count = len(step.moving)
-        tensors, states = ctx.saved_tensors[:-count], ctx.saved_tensors[-count:]
+        saved = ctx.saved_tensors  # asked for once: a checkpoint computes them again for one asking
+        tensors, states = saved[:-count], saved[-count:]
         valid, u, h, weights = _parts(inputs, names, tensors)
         before = [torch.cat([a.unsqueeze(0), s.flatten(0, 1)[:-1]]).view_as(s) for a, s in zip(h, states, strict=True)]
         got = [torch.zeros_like(x) if g is None else g.contiguous() for g, x in zip(grads, [*states, *h], strict=True)]

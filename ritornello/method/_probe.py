@@ -14,7 +14,7 @@ from ritornello.cell import Cell
 from ritornello.errors import InputError
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["check_once", "check_pure", "describe", "few_rows"]
+__all__ = ["check_once", "check_pure", "describe", "few_rows", "unseen"]
 
 ROWS = 4
 MOST_PARTS = 100
@@ -23,6 +23,13 @@ MOST_PARTS = 100
 _checked: WeakKeyDictionary[Cell, set[Any]] = WeakKeyDictionary()
 
 
+def unseen() -> torch.autograd.graph.saved_tensors_hooks:
+    """What is recorded inside is for nobody else: a checkpoint counts what a forward pass saves, and a cell is looked
+    at in the first one only."""
+    return torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
+
+
+@torch.no_grad()
 def few_rows(u: Tree, state: Tree) -> tuple[Tree, Tree]:
     """A few steps' inputs from (B, T, ...), with their sequences' states: both with leading (R,)."""
     lead = pytree.tree_leaves(u)[0]

@@ -21,6 +21,7 @@ from ritornello.method.fused import Fused
 from ritornello.method.newton import Newton
 from ritornello.method.scan import Scan
 from ritornello.method.sequential import Sequential
+from ritornello.ops._op import transforms
 from ritornello.sequence import Sequence, leading
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
@@ -81,7 +82,7 @@ class Auto(Method):
         lead = leading(u)
         # A step that solves an equation takes a millisecond: there any two of them are better taken together.
         short = 1 if isinstance(cell, ImplicitCell) else SHORT
-        if lead.shape[1] <= short or lead.shape[0] == 0 or torch.compiler.is_compiling():
+        if lead.shape[1] <= short or lead.shape[0] == 0 or torch.compiler.is_compiling() or transforms():
             return Sequential(), {}
         sequence = Sequence.of(lead, cu_seqlens)
         rows = sequence.pad(u)

@@ -12,6 +12,7 @@ from ritornello.cell import Cell
 from ritornello.errors import BackendError, InputError
 from ritornello.implicit import ImplicitCell
 from ritornello.kernels.registry import active_method, explaining
+from ritornello.ops._op import transforms
 from ritornello.sequence import leading
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree
@@ -121,6 +122,13 @@ def has_fused(recurrence: Recurrence) -> bool:
     return type(recurrence).fused is not Cell.fused
 
 
+def transformed() -> str | None:
+    """Why a method with a backward pass of its own cannot run here, as a sentence; None where it can."""
+    if not transforms():
+        return None
+    return "torch.func's transforms (grad, vmap, jvp and their like) follow a loop over the step, and not this method."
+
+
 def able(recurrence: Recurrence) -> str:
     """The methods that can run a recurrence, for messages."""
     names = ["Auto()", "Sequential()"]
@@ -128,6 +136,6 @@ def able(recurrence: Recurrence) -> str:
         names.append("Fused()")
     if isinstance(recurrence, Transition):
         names += ["Scan()", "Chunked()"]
-    else:
+    elif transformed() is None or isinstance(recurrence, ImplicitCell):
         names += ["Newton()"] if isinstance(recurrence, ImplicitCell) else ["Compiled()", "Newton()"]
     return ", ".join(names)

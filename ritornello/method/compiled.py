@@ -17,7 +17,7 @@ from ritornello.errors import BackendError
 from ritornello.implicit import ImplicitCell
 from ritornello.kernels.registry import record
 from ritornello.method._probe import check_pure, few_rows
-from ritornello.method.base import Method, Recurrence, Solution, check_count
+from ritornello.method.base import Method, Recurrence, Solution, check_count, transformed
 from ritornello.method.sequential import Sequential
 from ritornello.sequence import Sequence, leading
 from ritornello.transition import Transition
@@ -53,7 +53,7 @@ class Compiled(Method):
             return "its step solves an equation, by as many sweeps as that takes."
         if torch.compiler.is_compiling():
             return "it compiles by itself, and cannot stand inside another torch.compile."
-        return None
+        return transformed()
 
     def _solve_transition(self, t: Transition, query: Tree, state: Tree, cu_seqlens: Tensor | None):
         raise AssertionError("refused before")

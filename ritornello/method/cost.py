@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ritornello.cell import Cell
 from ritornello.errors import RitornelloError
 from ritornello.implicit import ImplicitCell
-from ritornello.method._probe import few_rows
+from ritornello.method._probe import few_rows, unseen
 from ritornello.method.newton import Newton
 from ritornello.method.newton._layout import Layout
 from ritornello.method.newton._run import probe
@@ -138,7 +138,7 @@ class _Counter(TorchDispatchMode):
 def _block_of(cell: Cell, rows: Tree, state: Tree) -> int | None:
     """The size of the blocks of the Jacobian, or None where it is dense or cannot be told."""
     try:
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), unseen():
             structure = probe(Newton(), cell, Layout.of(type(cell).__name__, state), rows, state)
     except RitornelloError:
         return None

@@ -22,7 +22,7 @@ from ritornello.kernels.tape import recording
 from ritornello.sequence import check_order
 from ritornello.typing import Tensor
 
-__all__ = ["Op"]
+__all__ = ["Op", "transforms"]
 
 _library = torch.library.Library("ritornello", "DEF")
 
@@ -87,9 +87,9 @@ class Op:
         if torch.compiler.is_compiling():  # which cannot look into the choice: it is left to the operator
             return self._call(*arguments, registry.forced(), save)[:-1]
         self._check_devices(arguments)
-        transforms = _transforms()
+        around = transforms()
         # Kernels have no forward derivative, and no batches of gradients.
-        if transforms and transforms not in ({_GRAD}, {_VMAP}):
+        if around and around not in ({_GRAD}, {_VMAP}):
             registry.record(self.name, "reference")
             return self._run("reference", arguments, False)[0]
         backend = registry.resolve(self.name, registry.forced(), arguments)
@@ -101,7 +101,7 @@ class Op:
             return self._run(backend, arguments, False)[0]
         if plain:
             return _Plain.apply(*arguments, backend, True, self)
-        if transforms == {_GRAD}:
+        if around == {_GRAD}:
             return _Transformed.apply(*arguments, backend, True, self)[:-1]
         return self._call(*arguments, backend, save)[:-1]
 
@@ -222,9 +222,11 @@ _functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
 _GRAD, _VMAP, _JVP = (_functorch.TransformType.__members__[name] for name in ("Grad", "Vmap", "Jvp"))
 
 
-def _transforms() -> set[Any]:
+def transforms() -> set[Any]:
     """The transforms of torch.func around this call; forward derivatives outside of torch.func count as well."""
     found = set()
+    if torch.compiler.is_compiling():  # which traces through them
+        return found
     if _functorch.peek_interpreter_stack() is not None:
         found = {level.key() for level in _functorch.get_interpreter_stack()}
     return found if forward_ad._current_level < 0 else found | {_JVP}

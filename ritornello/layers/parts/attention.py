@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ritornello.kernels.tape import recording
 from ritornello.layers.base import Call
+from ritornello.layers.parts.numbers import is_mapped, numbers
 from ritornello.sequence import Sequence
 from ritornello.typing import Tensor
 
@@ -32,7 +33,7 @@ __all__ = [
 
 def most(position: Tensor) -> int:
     """The largest of the positions (N,); 0 where there are no rows."""
-    return int(position.max()) if position.numel() else 0
+    return numbers("A cache of keys and values", position.max()) if position.numel() else 0
 
 
 def common_start(position: Tensor, sequence: Sequence) -> int | None:
@@ -40,7 +41,7 @@ def common_start(position: Tensor, sequence: Sequence) -> int | None:
 
     A token at a time, most of the time of a small model goes into small calls: one place for all rows spares many.
     """
-    watched = torch.compiler.is_compiling() or recording()
+    watched = torch.compiler.is_compiling() or recording() or is_mapped(position)
     if sequence.cu_seqlens is not None or position.device.type != "cpu" or watched:
         return None
     starts = position.tolist()

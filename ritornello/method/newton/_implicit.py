@@ -14,7 +14,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from ritornello.implicit import first_only
+from ritornello.implicit import Weights, first_only
 from ritornello.method.newton._linearise import SLAB, System
 from ritornello.typing import Tensor
 
@@ -40,12 +40,12 @@ def attach(system: System, u: list[Tensor], state: list[Tensor], spans: list[Spa
     """
     if not system.structure.dense:
         spans = [s for start, stop in spans for s in _cut(system, start, stop, STRETCHES)]
-    stretches = [_cut(system, start, stop, PIECES) for start, stop in spans]
+    stretches, weights = [_cut(system, start, stop, PIECES) for start, stop in spans], Weights(system.cell)
     with torch.enable_grad():
-        stepped = _steps(system, u, state, [piece for pieces in stretches for piece in pieces])
+        stepped = _steps(system, weights, u, state, [piece for pieces in stretches for piece in pieces])
         if not any(y.requires_grad for y in stepped):
             return [h.detach() for h in system.structure.from_order(system.guess)]
-        return list(_BackThroughTime.apply(system, stretches, *stepped))  # type: ignore[misc]
+        return list(_BackThroughTime.apply(system, stretches, weights, *stepped))  # type: ignore[misc]
 
 
 def _cut(system: System, start: int, stop: int, count: int) -> list[Span]:
@@ -54,7 +54,7 @@ def _cut(system: System, start: int, stop: int, count: int) -> list[Span]:
     return [(time, min(time + steps, stop)) for time in range(start, stop, steps)]
 
 
-def _steps(system: System, u: list[Tensor], state: list[Tensor], pieces: list[Span]) -> list[Tensor]:
+def _steps(system: System, weights: Weights, u: list[Tensor], state: list[Tensor], pieces: list[Span]) -> list[Tensor]:
     """f(h_{t−1}, u_t) in pieces of time, leaf by leaf; recorded, and computed again in the backward pass."""
     cell, s, spec, batch = system.cell, system.structure, system.spec, len(system.h)
 
@@ -63,9 +63,10 @@ def _steps(system: System, u: list[Tensor], state: list[Tensor], pieces: list[Sp
         h = s.from_order(before)
         if first:
             h = [torch.cat([h0.unsqueeze(1), x[:, 1:]], 1) for h0, x in zip(start, h, strict=True)]
-        new = cell.step(
-            pytree.tree_unflatten([x.flatten(0, 1) for x in now], spec), s.layout.tree([x.flatten(0, 1) for x in h])
-        )
+        with weights.there():
+            new = cell.step(
+                pytree.tree_unflatten([x.flatten(0, 1) for x in now], spec), s.layout.tree([x.flatten(0, 1) for x in h])
+            )
         return tuple(y.unflatten(0, (batch, -1)) for y in pytree.tree_leaves(new))
 
     found, rest = [], list(u)
@@ -105,10 +106,12 @@ class _BackThroughTime(torch.autograd.Function):
     """Forward the states as the solver left them; backward g_t = J_{t+1}ᵀ g_{t+1} + ∂L/∂h_t, piece by piece."""
 
     @staticmethod
-    def forward(ctx: Any, system: System, stretches: list[list[Span]], *stepped: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, system: System, stretches: list[list[Span]], weights: Weights, *stepped: Tensor
+    ) -> tuple[Tensor, ...]:
         # Saved, and not kept by the system, so that autograd frees them as soon as it is done.
         ctx.save_for_backward(system.h, *system.u)
-        ctx.empty, ctx.stretches = replace(system, h=system.h.new_empty(0), u=[]), stretches
+        ctx.empty, ctx.stretches, ctx.weights = replace(system, h=system.h.new_empty(0), u=[]), stretches, weights
         ctx.set_materialize_grads(False)
         return tuple(h.clone() for h in system.structure.from_order(system.guess))
 
@@ -118,14 +121,14 @@ class _BackThroughTime(torch.autograd.Function):
         h, *u = ctx.saved_tensors
         system: System = replace(ctx.empty, h=h, u=u)
         carried, found = torch.zeros_like(h[:, 0]), []
-        with torch.autocast(h.device.type, enabled=False):
+        with torch.autocast(h.device.type, enabled=False), ctx.weights.there():
             for pieces in reversed(ctx.stretches):
                 start, stop = pieces[0][0], pieces[-1][1]
                 window = system.window(start, stop)
                 g, carried = _back_through(window, _given(window, grads, start, stop), carried)
                 for a, b in reversed(pieces):
                     found += reversed(system.structure.from_order(g[:, a - start : b - start]))
-        return None, None, *reversed(found)
+        return None, None, None, *reversed(found)
 
 
 def _given(window: System, grads: Sequence[Tensor | None], start: int, stop: int) -> Tensor:

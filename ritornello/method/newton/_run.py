@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from ritornello.cell import Cell
 from ritornello.errors import ConvergenceError, InputError
-from ritornello.method._probe import check_pure, few_rows
+from ritornello.method._probe import check_pure, few_rows, unseen
 from ritornello.method.newton._difference import hides_derivatives
 from ritornello.method.newton._implicit import attach
 from ritornello.method.newton._layout import Layout, Structure
@@ -43,7 +43,7 @@ def solve_cell(
         lengths: (B,) the steps of each row that count; all where None.
     """
     leaves, first = pytree.tree_leaves(u), pytree.tree_leaves(state)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), unseen():
         layout = Layout.of(type(cell).__name__, state)
         structure, system = probe(options, cell, layout, u, state), None
         while system is None:

@@ -13,7 +13,7 @@ from ritornello.cell import Cell
 from ritornello.errors import InputError
 from ritornello.implicit import ImplicitCell, Outputs
 from ritornello.kernels.registry import record
-from ritornello.method.base import Method, Recurrence, Solution, check_count
+from ritornello.method.base import Method, Recurrence, Solution, check_count, transformed
 from ritornello.method.newton._equation import solve_equation
 from ritornello.method.newton._run import HiddenDerivatives, solve_cell
 from ritornello.method.scan import Scan
@@ -85,7 +85,7 @@ class Newton(Method):
         return SWEEPS if self.max_iterations is None else self.max_iterations
 
     def refusal(self, recurrence: Recurrence) -> str | None:
-        return None
+        return None if isinstance(recurrence, Transition | ImplicitCell) else transformed()
 
     def _solve_transition(self, t: Transition, query: Tree, state: Tree, cu_seqlens: Tensor | None):
         # Newton's first step solves an affine recurrence; it is a scan.
