@@ -127,6 +127,18 @@ def _qwen3_next(width: int, depth: int) -> Fields:
     return {**_qwen3_5(width, depth), "ffn": ("moe", experts)}
 
 
+def _kimi_linear(width: int, depth: int) -> Fields:
+    hidden = multiple(width / 4, 32)
+    experts = {"experts": 16, "top_k": 4, "hidden": hidden, "shared": hidden, "routing": "sigmoid", "scale": 2.446}
+    chosen = {"choice_bias": True, "normalize_eps": 1e-20}
+    return {
+        "pattern": [("kda", {"gate_bias": False})] * 3 + [("latent_attention", {"rope_base": None})],
+        "ffn": ["gated_mlp", *[("moe", experts | chosen)] * (depth - 1)],
+        "norm_eps": 1e-5,
+        "tied_embeddings": False,
+    }
+
+
 def _olmo_hybrid(width: int, depth: int) -> Fields:
     delta = ("gated_delta_net", {"negative_eigenvalues": True})
     return {
@@ -203,6 +215,13 @@ _RECIPES = {
         "three Gated DeltaNet blocks, then gated attention",
         "Qwen Team 2026, Qwen3.5; as in transformers' qwen3_5",
         _qwen3_5,
+        4,
+    ),
+    "kimi_linear": Recipe(
+        "three KDA blocks, then latent attention without positions; an MLP in the first, 16 experts and a shared one "
+        "in the others",
+        "Kimi Team 2025, Kimi Linear, arXiv:2510.26692; as in transformers' kimi_linear",
+        _kimi_linear,
         4,
     ),
     "olmo_hybrid": Recipe(

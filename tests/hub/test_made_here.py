@@ -16,6 +16,7 @@ OF_TRANSFORMERS = {
     "falcon_h1": "falcon_h1",
     "griffin": "recurrent_gemma",
     "jamba": "jamba",
+    "kimi_linear": "kimi_linear",
     "lfm2": "lfm2",
     "olmo_hybrid": "olmo_hybrid",
     "qwen3_5": "qwen3_5_text",
