@@ -55,3 +55,20 @@ def test_layers_are_saved_as_flash_linear_attention_keeps_them(format: str, tmp_
     ours = rt.LanguageModel(rt.ModelConfig(**SIZES, depth=3, pattern=[pattern], ffn=ffn, **more)).eval()
     rt.save(ours, tmp_path, format=format)
     torch.testing.assert_close(rt.load(tmp_path)(IDS)[0], ours(IDS)[0], rtol=0, atol=1e-6)
+
+
+EXPERTS = ("moe", {"experts": 4, "hidden": 8, "routing": "sigmoid", "choice_bias": True, "normalize_eps": 1e-6})
+UNSAID = {
+    "lfm2_moe": ("short_conv", [EXPERTS, "gated_mlp"], "A block with an MLP follows one with experts"),
+    "kimi_linear": (("kda", {"gate_bias": False}), EXPERTS, "`shared` of moe is None"),
+    "qwen3_next": (("gated_delta_net", {"norm_eps": 1e-6}), EXPERTS, "`choice_bias` of moe is True"),
+}
+
+
+@pytest.mark.parametrize("format", UNSAID)
+def test_what_a_format_has_no_word_for_is_named(format: str, tmp_path: Path) -> None:
+    pattern, ffn, said = UNSAID[format]
+    ours = rt.LanguageModel(rt.ModelConfig(9, 32, [pattern], 2, ffn=ffn, tied_embeddings=False))
+    with pytest.raises(rt.InputError, match=said):
+        rt.save(ours, tmp_path, format=format)
+    assert not list(tmp_path.iterdir())
