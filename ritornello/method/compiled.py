@@ -84,26 +84,15 @@ class Compiled(Method):
         from ritornello.method import _block
 
         (inputs, u_spec), (h, h_spec) = pytree.tree_flatten(rows), pytree.tree_flatten(state)
-        length, device = inputs[0].shape[1], inputs[0].device
+        device = inputs[0].device
         step = _block.Step(cell, u_spec, h_spec, tuple(x.is_floating_point() for x in h))
         weights = {**dict(step.named_parameters()), **dict(step.named_buffers()), **_attributes(step)}
         _refuse_hidden(step, weights, *few_rows(inputs, h))
         valid = sequence.valid(device).expand(inputs[0].shape[0], -1)
-        columns = [self._cut(x) for x in inputs]
-        states, last = _block.solve(
-            program, step, self.block, columns, self._cut(valid, False), [x.contiguous() for x in h], weights
-        )
-        states = [s.flatten(0, 1)[:length].transpose(0, 1) for s in states]
+        inputs, h = [x.contiguous() for x in inputs], [x.contiguous() for x in h]
+        states, last = _block.solve(program, step, self.block, valid, inputs, h, weights)
+        states = [s.transpose(0, 1) for s in states]
         return pytree.tree_unflatten(states, h_spec), pytree.tree_unflatten(last, h_spec)
-
-    def _cut(self, x: Tensor, fill: bool | None = None) -> Tensor:
-        """(B, T, ...) → (N, K, B, ...), filled up with the last step, which the cell can take, or `fill`."""
-        x = x.transpose(0, 1)
-        missing = -x.shape[0] % self.block
-        if missing:
-            more = x[-1:].expand(missing, *x.shape[1:])
-            x = torch.cat([x, more if fill is None else torch.full_like(more, fill)])
-        return x.contiguous().unflatten(0, (-1, self.block))
 
 
 _programs: dict[Any, Program] = {}
