@@ -21,25 +21,25 @@ class WaveRNNCell(Cell):
     Args:
         input_size: of x (B, T, input_size).
         channels, ring: rings, and places on each; h is (B, T, channels · ring), channel by channel.
-        taps: of w, odd and at most the ring.
+        conv_width: taps of w, odd and at most the ring.
         activation: φ, ``"relu"`` or ``"tanh"``.
 
     Source: Keller et al. 2023, "Traveling Waves Encode the Recent Past and Enhance Sequence Learning",
     arXiv:2309.08045, eq. 4, and the authors' code: w starts as a shift by one place, V with a deviation of 0.001.
     """
 
-    def __init__(self, input_size: int, channels: int, ring: int, taps: int = 3, activation: str = "relu"):
+    def __init__(self, input_size: int, channels: int, ring: int, conv_width: int = 3, activation: str = "relu"):
         super().__init__()
-        if channels < 1 or taps % 2 == 0 or not 1 <= taps <= ring:
+        if channels < 1 or conv_width % 2 == 0 or not 1 <= conv_width <= ring:
             raise InputError(
-                f"`channels`, `ring`, `taps` of WaveRNNCell are {channels}, {ring}, {taps}; wanted at least one "
-                "channel, and an odd number of taps that is not above the ring."
+                f"`channels`, `ring`, `conv_width` of WaveRNNCell are {channels}, {ring}, {conv_width}; wanted at least "
+                "one channel, and an odd number of taps that is not above the ring."
             )
         self.state_shape = (channels * ring,)
         self.activation, self.phi = activation, activation_of(self, activation)
         self.weight_ih = nn.Parameter(0.001 * torch.randn(channels * ring, input_size))
-        shift = torch.zeros(channels, channels, taps)
-        shift[range(channels), range(channels), min(taps // 2 + 1, taps - 1)] = 1
+        shift = torch.zeros(channels, channels, conv_width)
+        shift[range(channels), range(channels), min(conv_width // 2 + 1, conv_width - 1)] = 1
         self.weight_hh = nn.Parameter(shift)
         self.bias = nn.Parameter(torch.zeros(channels))
 

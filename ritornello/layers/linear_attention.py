@@ -44,7 +44,7 @@ class LinearAttention(Layer):
         key_size: width / heads where None.
         value_size: width / value heads where None.
         feature_map: φ: "elu", "relu", "softmax" (over the channels of a head) or "identity".
-        normalise: divide by φ(q)·z. False: o = RMSNorm(Sᵀφ(q) / √K) in its place, which any φ allows.
+        normalize: divide by φ(q)·z. False: o = RMSNorm(Sᵀφ(q) / √K) in its place, which any φ allows.
         eps: ε.
 
     Source: Katharopoulos et al. 2020, arXiv:2006.16236, eq. 7 and 16–20; ε as in the authors' code; the norm in place
@@ -70,34 +70,34 @@ class LinearAttention(Layer):
         key_size: int | None = None,
         value_size: int | None = None,
         feature_map: str = "elu",
-        normalise: bool = True,
+        normalize: bool = True,
         eps: float = 1e-6,
         **base: Any,
     ):
         super().__init__(width, **base)
         if feature_map not in FEATURE_MAPS:
             raise InputError(f"`feature_map` of {self.kind} is {feature_map!r}. {nearest(feature_map, FEATURE_MAPS)}")
-        if normalise and feature_map == "identity":
+        if normalize and feature_map == "identity":
             raise InputError(
                 f"`feature_map` of {self.kind} is 'identity', whose φ(q)·z may be zero or negative. Choose another, "
-                "or normalise=False."
+                "or normalize=False."
             )
         self.size = Heads.of(self.kind, width, heads, value_heads, key_size, value_size)
-        self.feature_map, self.normalise, self.eps = feature_map, normalise, eps
+        self.feature_map, self.normalize, self.eps = feature_map, normalize, eps
         self.qkv_proj = nn.Linear(width, 2 * self.size.keys + self.size.values, bias=False)
-        self.norm = nn.Identity() if normalise else RMSNorm(self.size.value_size)
+        self.norm = nn.Identity() if normalize else RMSNorm(self.size.value_size)
         self.out_proj = nn.Linear(self.size.values, width, bias=False)
-        self.spec = {**self.size.spec, "normalise": normalise}
+        self.spec = {**self.size.spec, "normalize": normalize}
 
     def leaves(self):
-        return {"S": self.size.state(columns=1 if self.normalise else 0)}
+        return {"S": self.size.state(columns=1 if self.normalize else 0)}
 
     def mix(self, x, state, call: Call):
         q, k, v = self.size.split(self.qkv_proj(x))
         q, k = FEATURE_MAPS[self.feature_map](q), FEATURE_MAPS[self.feature_map](k)
-        if self.normalise:
+        if self.normalize:
             v = F.pad(v, (0, 1), value=1.0)
-        o, S = call.solve(Decay(k, v, scale=1.0 if self.normalise else None), q, state["S"])
-        if self.normalise:
+        o, S = call.solve(Decay(k, v, scale=1.0 if self.normalize else None), q, state["S"])
+        if self.normalize:
             o = o[..., :-1] / (o[..., -1:] + self.eps)
         return self.out_proj(self.norm(o).flatten(-2)), {"S": S}

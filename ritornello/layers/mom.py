@@ -22,7 +22,7 @@ __all__ = ["MoM"]
 
 
 class MoM(Layer):
-    """A router sends each step to `top` of `memories` gated delta rules, and all steps to a shared one; what was read
+    """A router sends each step to `top_k` of `memories` gated delta rules, and all steps to a shared one; what was read
     is added up, o = Σ_{m ∈ top} p_m o_m + o_shared, p the softmax over the chosen; y = W_o (RMSNorm(o) ⊙ silu(W_g x)).
 
     Each memory has projections of its own for k, v, β and α, and sees its steps as if the others did not exist: also
@@ -31,7 +31,7 @@ class MoM(Layer):
     Args:
         width: of x.
         memories: how many there are, beside the shared one.
-        top: how many a step is sent to.
+        top_k: how many a step is sent to.
         shared: whether there is a memory of all steps.
         heads: of queries and keys.
         key_size: ¾ · width / heads where None, rounded to a multiple of 16.
@@ -61,7 +61,7 @@ class MoM(Layer):
         width: int,
         *,
         memories: int = 4,
-        top: int = 2,
+        top_k: int = 2,
         shared: bool = True,
         heads: int | None = None,
         key_size: int | None = None,
@@ -72,10 +72,10 @@ class MoM(Layer):
     ):
         super().__init__(width, **base)
         at_least(1, self.kind, memories=memories)
-        if not 1 <= top <= memories:
-            raise InputError(f"`top` of {self.kind} is {top}; wanted 1 to {memories}, the number of memories.")
+        if not 1 <= top_k <= memories:
+            raise InputError(f"`top_k` of {self.kind} is {top_k}; wanted 1 to {memories}, the number of memories.")
         self.size = Heads.with_wide_values(self.kind, width, heads, None, key_size, value_size)
-        self.memories, self.top, self.shared = memories, top, shared
+        self.memories, self.top_k, self.shared = memories, top_k, shared
         self.count, self.negative_eigenvalues = memories + shared, negative_eigenvalues
         heads, keys, values = self.size.heads, self.size.keys, self.size.values
         self.parts = [keys, values, heads, heads]
@@ -114,9 +114,9 @@ class MoM(Layer):
         return self.out_proj(self.norm(o, self.gate_proj(x))), new
 
     def _route(self, x: Tensor, wide: torch.dtype, call: Call) -> tuple[Tensor, Tensor]:
-        """Which memories each step goes to, and with what weight it reads them: (B, T, top + shared) each."""
+        """Which memories each step goes to, and with what weight it reads them: (B, T, top_k + shared) each."""
         p = self.router(x).to(wide).softmax(-1)
-        weights, chosen = p.topk(self.top, -1)
+        weights, chosen = p.topk(self.top_k, -1)
         note(call, self.kind, p, chosen)
         weights = weights / weights.sum(-1, keepdim=True)
         if self.shared:

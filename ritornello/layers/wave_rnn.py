@@ -19,7 +19,7 @@ class WaveRNN(CellLayer):
     Args:
         width: of x and h.
         channels: rings, of about 16 places where None.
-        taps: of w, odd.
+        conv_width: taps of w, odd.
         activation: φ, ``"relu"`` or ``"tanh"``.
 
     Source: Keller et al. 2023, arXiv:2309.08045.
@@ -37,10 +37,10 @@ class WaveRNN(CellLayer):
     )
 
     def __init__(
-        self, width: int, *, channels: int | None = None, taps: int = 3, activation: str = "relu", **base: Any
+        self, width: int, *, channels: int | None = None, conv_width: int = 3, activation: str = "relu", **base: Any
     ):
         super().__init__(width, **base)
         channels = heads_for(width, 16) if channels is None else channels
         ring = divide(self.kind, "width", width, "channels", channels)
-        self.cell = WaveRNNCell(width, channels, ring, taps, activation)
+        self.cell = WaveRNNCell(width, channels, ring, conv_width, activation)
         self.spec = {"width": width, "channels": channels}

@@ -198,8 +198,8 @@ def test_autocast_does_not_round_the_products_of_steps() -> None:
         partial(cells.ParaGRUCell, 6, 6, clip=-1.0),
         partial(cells.M2RNNCell, 2, 0, 4),
         partial(cells.BilinearCell, 6, 6, heads=4),
-        partial(cells.WaveRNNCell, 6, 1, 6, taps=2),
-        partial(cells.WaveRNNCell, 6, 1, 3, taps=5),
+        partial(cells.WaveRNNCell, 6, 1, 6, conv_width=2),
+        partial(cells.WaveRNNCell, 6, 1, 3, conv_width=5),
         partial(cells.WaveRNNCell, 6, 1, 3, activation="sin"),
     ],
 )

@@ -261,7 +261,7 @@ def test_every_layer_has_a_view_or_a_reason(kind: str) -> None:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_memories_in_the_texts_time(shared: bool) -> None:
-    layer = rt.layers.MoM(16, heads=2, memories=4, top=2, shared=shared)
+    layer = rt.layers.MoM(16, heads=2, memories=4, top_k=2, shared=shared)
     read: list[torch.Tensor] = []
     layer.norm.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     _, one = captured(layer, 9)

@@ -43,8 +43,8 @@ VARIANTS = {
     "plain": {"heads": 2},
     "grouped": {"heads": 2, "value_heads": 4, "key_size": 6, "value_size": 5, "feature_map": "softmax"},
     "relu": {"heads": 4, "feature_map": "relu"},
-    "not normalised": {"heads": 1, "value_heads": 3, "key_size": 7, "value_size": 4, "normalise": False},
-    "no feature map": {"heads": 2, "feature_map": "identity", "normalise": False},
+    "not normalised": {"heads": 1, "value_heads": 3, "key_size": 7, "value_size": 4, "normalize": False},
+    "no feature map": {"heads": 2, "feature_map": "identity", "normalize": False},
 }
 
 PHI = {
@@ -67,7 +67,7 @@ def forward(layer, x):
             for head in range(Hv):
                 source = head // (Hv // H)
                 similarity = k[: t + 1, source] @ q[t, source]
-                if layer.normalise:
+                if layer.normalize:
                     out[t, head] = similarity @ v[: t + 1, head] / (similarity.sum() + layer.eps)
                 else:
                     out[t, head] = rms_norm(similarity @ v[: t + 1, head] / np.sqrt(K), w["norm.weight"], 1e-5)

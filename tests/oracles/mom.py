@@ -13,7 +13,7 @@ VARIANTS = {
         "key_size": 5,
         "value_size": 7,
         "memories": 3,
-        "top": 1,
+        "top_k": 1,
         "shared": False,
         "conv_width": 3,
         "negative_eigenvalues": True,
@@ -45,7 +45,7 @@ def forward(layer, x):
 
     def row(x):
         p = np.exp(x @ w["router.weight"].T)
-        best = np.argsort(-p, axis=1)[:, : layer.top]
+        best = np.argsort(-p, axis=1)[:, : layer.top_k]
         chosen = np.zeros_like(p)
         np.put_along_axis(chosen, best, np.take_along_axis(p, best, 1), 1)
         chosen /= chosen.sum(1, keepdims=True)

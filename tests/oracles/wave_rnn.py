@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.oracles.numpy_parts import rows, weights
 
-VARIANTS = {"plain": {}, "one ring, tanh": {"channels": 1, "taps": 5, "activation": "tanh"}}
+VARIANTS = {"plain": {}, "one ring, tanh": {"channels": 1, "conv_width": 5, "activation": "tanh"}}
 
 
 def forward(layer, x):
