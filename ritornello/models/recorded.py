@@ -113,7 +113,8 @@ class RecordedStep:
 
     def holds(self) -> bool:
         """Whether another step would be the same calls: there is room, and weights, threads and backend are as they
-        were."""
+        were. A weight's numbers that were changed in place through its ``.data``, past PyTorch's count, are not seen:
+        change them under ``torch.no_grad()``."""
         return self.left > 0 and self._whole and self._around.hold()
 
     def state(self) -> State:

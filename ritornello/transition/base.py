@@ -49,7 +49,12 @@ class Transition(ABC):
         """The outputs at all times and the last state; matrix states are never stored over time."""
 
     def scan(self, h0: Tree, cu_seqlens: Tensor | None = None) -> tuple[Tree, Tree]:
-        """The states at all times and the last one. Only where the state is itself the output."""
+        """A pair: the states after every step, with leading (B, T), and the last one, with leading (B,) or, packed, one
+        for each sequence: h0 where that has no steps. Only where the state is a vector and itself the output.
+
+        Raises:
+            TypeError: of every other transition; `scan_read` reads it.
+        """
         raise TypeError(
             f"{type(self).__name__} never stores its states over time. Read them with scan_read(query, h0)."
         )
