@@ -32,8 +32,8 @@ class WaveRNNCell(Cell):
         super().__init__()
         if channels < 1 or conv_width % 2 == 0 or not 1 <= conv_width <= ring:
             raise InputError(
-                f"`channels`, `ring`, `conv_width` of WaveRNNCell are {channels}, {ring}, {conv_width}; wanted at least "
-                "one channel, and an odd number of taps that is not above the ring."
+                f"`channels`, `ring`, `conv_width` of WaveRNNCell are {channels}, {ring}, {conv_width}; wanted at "
+                "least one channel, and an odd number of taps that is not above the ring."
             )
         self.state_shape = (channels * ring,)
         self.activation, self.phi = activation, activation_of(self, activation)
