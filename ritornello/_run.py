@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.utils import _pytree as pytree
 
-from ritornello.cell import AffineCell, Cell
+from ritornello.cell import AffineCell, Cell, demand_transition
 from ritornello.errors import InputError, StateError
 from ritornello.kernels.tape import recording
 from ritornello.method import Auto, Compiled, Fused, Method
@@ -72,7 +72,7 @@ def run(
         if not torch.compiler.is_compiling() and not recording():
             _check_state(cell, state, lead)
     affine = cell if isinstance(cell, AffineCell) and not isinstance(method, Compiled) else None  # it compiles the step
-    recurrence = cell if affine is None else affine.transition(u)
+    recurrence = cell if affine is None else demand_transition(affine, affine.transition(u))
     chosen = method.choose(recurrence) if isinstance(method, Auto) else method
     if affine is not None:
         o, last, told = chosen.solution(recurrence, affine.query(u), state, cu_seqlens)

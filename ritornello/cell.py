@@ -13,7 +13,7 @@ from ritornello.errors import InputError
 from ritornello.transition import Transition
 from ritornello.typing import Tensor, Tree, accumulated, accumulation_dtype
 
-__all__ = ["AffineCell", "Cell"]
+__all__ = ["AffineCell", "Cell", "demand_transition"]
 
 
 class Cell(nn.Module):
@@ -47,6 +47,11 @@ class Cell(nn.Module):
         if self.state_shape is None:
             raise NotImplementedError(
                 f"{type(self).__name__} has neither initial_state(batch, like) nor a state_shape. Write one of them."
+            )
+        if not isinstance(self.state_shape, tuple | list):
+            raise InputError(
+                f"`state_shape` of {type(self).__name__} is {self.state_shape!r}; wanted the sizes of the state "
+                "without the batch, in a tuple: (64,)."
             )
         return like.new_zeros((batch, *self.state_shape), dtype=accumulation_dtype(like.dtype))
 
@@ -108,8 +113,24 @@ class AffineCell(Cell):
         if self.state_shape is not None:
             return super().initial_state(batch, like)
         with torch.no_grad():  # the transition of no time tells the state's shapes
-            return self.transition(self.drive(like.new_zeros((batch, 1, *like.shape[2:])))).start()
+            return demand_transition(
+                self, self.transition(self.drive(like.new_zeros((batch, 1, *like.shape[2:]))))
+            ).start()
 
     def step(self, u: Tree, h: Tree) -> Tree:
         one = self.transition(pytree.tree_map(lambda t: t.unsqueeze(1), u))
         return one.map(lambda t: t.squeeze(1)).apply(h)
+
+
+def demand_transition(cell: AffineCell, made: Any) -> Transition:
+    """What ``cell.transition(u)`` returned.
+
+    Raises:
+        InputError: it is no Transition.
+    """
+    if not isinstance(made, Transition):
+        raise InputError(
+            f"transition(u) of {type(cell).__name__} returned a {type(made).__name__}; wanted a "
+            "ritornello.transition.Transition, such as Diagonal(a, b)."
+        )
+    return made

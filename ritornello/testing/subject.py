@@ -37,6 +37,11 @@ class Subject:
         layer = self.make()
         if not isinstance(layer, Layer):
             raise InputError(f"`make` returned a {type(layer).__name__}; wanted a ritornello.layers.Layer.")
+        if layer.direction != "forward":
+            raise InputError(
+                f"`make` returned a {layer.kind} of direction {layer.direction!r}, whose state nothing goes on from: "
+                "most contracts compare nothing. Make it with direction 'forward'; others are tried on that one."
+            )
         layer.to(dtype)
         with torch.no_grad():
             for p in layer.parameters():

@@ -51,6 +51,9 @@ def test_what_a_layer_of_ones_own_lacks_is_said():
         Empty(4)(torch.zeros(1, 2, 4))
     with pytest.raises(rt.InputError, match=r"`make` returned a Linear; wanted a ritornello.layers.Layer"):
         check_layer(lambda: torch.nn.Linear(4, 4))  # type: ignore[arg-type, return-value]
+    for direction in ("backward", "both"):
+        with pytest.raises(rt.InputError, match=f"gla of direction '{direction}'.* others are tried on that one"):
+            check_layer(lambda direction=direction: layers.GLA(8, direction=direction))
 
 
 def test_no_heads_are_said_to_be_none():

@@ -66,3 +66,26 @@ def test_a_transition_takes_its_state_in_any_real_dtype() -> None:
 def test_an_initial_state_without_the_batch() -> None:
     with pytest.raises(rt.StateError, match=r"what initial_state of Unbatched returned holds a tensor \(8,\); wanted"):
         rt.run(Unbatched(), torch.randn(2, 7, 8))
+
+
+class NoTransition(rt.AffineCell):
+    def transition(self, u):
+        return u
+
+
+class OfOneSize(Unbatched):
+    state_shape = 8  # type: ignore[assignment]
+
+    def initial_state(self, batch, like):
+        return rt.Cell.initial_state(self, batch, like)
+
+
+def test_what_a_cell_is_to_return_is_said() -> None:
+    cell = NoTransition()
+    for state in (None, torch.zeros(2, 8)):
+        with pytest.raises(
+            rt.InputError, match=r"transition\(u\) of NoTransition returned a Tensor; wanted a ritornello"
+        ):
+            rt.run(cell, torch.randn(2, 7, 8), state)
+    with pytest.raises(rt.InputError, match=r"`state_shape` of OfOneSize is 8; wanted .* in a tuple: \(64,\)"):
+        rt.run(OfOneSize(), torch.randn(2, 7, 8))
