@@ -170,17 +170,18 @@ from ritornello.train import Settings, Tokens, Trainer
 text = Tokens.of([Document(str(i), b"hello world " * 50) for i in range(8)], ByteTokenizer())
 experts = ("moe", {"experts": 32, "top_k": 1, "hidden": 8})
 model = LanguageModel(ModelConfig(vocab_size=256, width=16, pattern="min_gru", depth=1, ffn=experts))
-settings = Settings(steps=3, batch=1, length=8, devices=2)
+settings = Settings(steps=3, batch=1, length=8, devices=2, strategy=sys.argv[2])
 print(Trainer(model, text, text, settings, sys.argv[1], show=False).run().step)
 """
 
 
-def test_experts_that_no_step_goes_to_stop_no_process(tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_experts_that_no_step_goes_to_stop_no_process(tmp_path, strategy):
     """Eight steps leave most of 32 experts without a gradient, others in each process."""
     program = tmp_path / "experts.py"
     program.write_text(EXPERTS)
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(program), str(tmp_path / "run")]
+    command = [sys.executable, str(program), str(tmp_path / "run"), strategy]
     code, out, err = finish(
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     )
