@@ -11,7 +11,7 @@ import torch
 
 from ritornello import layers
 from ritornello.lab import state_tracking
-from ritornello.lab.state_tracking import RECIPES, TASKS, Result, main, run, table
+from ritornello.lab.state_tracking import RECIPES, TASKS, Recipe, Result, main, run, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "state-tracking.md"
 
@@ -32,7 +32,7 @@ def test_a_short_training_stays_at_chance_and_repeats() -> None:
 
 
 def test_the_lstm_learns_parity_beyond_its_training() -> None:
-    result = run("lstm", "parity", replace(RECIPES["lstm"], width=32, steps=250, learning_rate=5e-3))
+    result = run("lstm", "parity", replace(RECIPES["lstm"], width=32, steps=250, init_std=0.02))
     assert result.tail > 0.99
 
 
@@ -44,9 +44,33 @@ def test_m2rnn_starts_where_its_recipe_says() -> None:
     torch.testing.assert_close(heads @ heads.mT, 2.25 * torch.eye(4))
 
 
+def test_every_layer_is_trained_alike() -> None:
+    own = {"options": {}, "gain": None, "forget": None}  # M²RNN's sizes and first values
+    assert all(replace(recipe, **own) == Recipe() for recipe in RECIPES.values())
+
+
+def test_the_table_has_every_seed_in_one_row() -> None:
+    runs = [Result("lstm", "s3", 1.0, 0.5, 2.0, 7, seed=0), Result("lstm", "s3", 0.25, 0.125, 4.0, 7, seed=1)]
+    row = "| `lstm` | s3 | 16.7 % | 100.0, 25.0 % | 50.0, 12.5 % | 7 | 2 s |"
+    assert table(runs).splitlines()[2:] == [row]
+
+
+def test_the_command_runs_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def counted(layer: str, task: str, recipe: Recipe, seed: int) -> Result:
+        seeds.append(seed)
+        return Result(layer, task, 1.0, 1.0, 1.0, 1, seed)
+
+    monkeypatch.setattr(state_tracking, "run", counted)
+    assert main(["--layers", "gla", "--tasks", "parity"]) == 0
+    assert main(["--layers", "gla", "--tasks", "parity", "--seeds", "5"]) == 0
+    assert seeds == [0, 1, 2, 5]
+
+
 def test_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(state_tracking.RECIPES, "gla", replace(RECIPES["gla"], steps=1, width=16))  # type: ignore[arg-type]
-    assert main(["--layers", "gla", "--tasks", "parity"]) == 0
+    assert main(["--layers", "gla", "--tasks", "parity", "--seeds", "0"]) == 0
     assert "| `gla` | parity | 50.0 % |" in capsys.readouterr().out
 
 
