@@ -62,7 +62,7 @@ class M2RNN(Layer):
         self.gate_proj = nn.Linear(width, values, bias=False)
         self.f_proj = nn.Linear(width, self.size.value_heads, bias=False)
         self.conv = ShortConv(channels, conv_width)
-        self.decay = StepDecay(self.size.value_heads)
+        self.decay = StepDecay(self.size.value_heads, low=0.01)  # theirs is 0, whose logarithm is −∞
         self.cell = M2RNNCell(self.size.value_heads, self.size.key_size, self.size.value_size)
         self.D = nn.Parameter(torch.ones(self.size.value_heads, self.size.value_size))
         self.norm = NormOfGated(values)
