@@ -26,7 +26,8 @@ _checked: WeakKeyDictionary[Cell, set[Any]] = WeakKeyDictionary()
 def unseen() -> torch.autograd.graph.saved_tensors_hooks:
     """What is recorded inside is for nobody else: a checkpoint counts what a forward pass saves, and a cell is looked
     at in the first one only."""
-    return torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved)
+    # Detached: an output that its own function saves would hold itself, and its memory until the garbage is collected.
+    return torch.autograd.graph.saved_tensors_hooks(torch.Tensor.detach, lambda saved: saved)
 
 
 @torch.no_grad()
