@@ -53,3 +53,22 @@ def test_a_gate_is_its_function_everywhere(name, dtype):
     torch.testing.assert_close(
         ours, expected, rtol=4e-7 if dtype == torch.float32 else 1e-14, atol=2e-38, equal_nan=True
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("op", ["swiglu", "rms_norm", "causal_conv", "gated_scan"])
+def test_silu_and_its_slope_vanish_far_below_zero(op, dtype):
+    x = torch.tensor([-95.0, -800.0, -1e10, -1e30, -3e38], dtype=dtype).requires_grad_()
+    row = x[None, None]
+    one = torch.ones_like(row)
+    calls = {
+        "swiglu": lambda: ops.swiglu(row, one),
+        "rms_norm": lambda: ops.rms_norm(one, None, row),
+        "causal_conv": lambda: ops.causal_conv(row, one[0].t(), activation="silu")[0],
+        "gated_scan": lambda: ops.gated_scan(50 * one, row, activation="silu")[0],
+    }
+    with backend("native"):
+        y = calls[op]()
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert y.abs().max() < 1e-30
+    assert slope.abs().max() < 1e-30

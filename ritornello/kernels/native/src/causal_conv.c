@@ -3,7 +3,7 @@
  * What stands before a tile is in x, or at the start of a sequence in its window. The backward pass of a tile computes the
  * gradient before the activation for W − 1 steps more than its own, which its last inputs feed; the gradients of weight
  * and bias are summed tile by tile, then over the tiles in their order. */
-#include "isa.h"
+#include "functions.h"
 
 enum { TILE = 128, BLOCK = 256, TAPS = 32 };
 
@@ -98,7 +98,7 @@ INLINE void forward_tile(const struct job *job, const struct tile *tile, int64_t
         for (int64_t c = 0; c < width; c += RIT_LANES) {
             const int64_t count = rit_min(width - c, RIT_LANES);
             const vec z = convolve(job->taps + c0, a->channels, rows, c, count, W);
-            act_store_part(out + c, a->silu ? z * vec_sigmoid(z) : z, count);
+            act_store_part(out + c, a->silu ? vec_silu(z) : z, count);
         }
     }
 }
@@ -137,10 +137,7 @@ INLINE void back_activation(const struct job *job, const struct tile *tile, int6
     for (int64_t c = 0; c < width; c += RIT_LANES) {
         const int64_t count = rit_min(width - c, RIT_LANES);
         vec d = grad ? act_load_part(grad + c, count) : vec_set(0);
-        if (a->silu) {
-            const vec z = convolve(job->taps + c0, a->channels, rows, c, count, W), s = vec_sigmoid(z);
-            d *= s * (REAL(1.0) + z * (REAL(1.0) - s));
-        }
+        if (a->silu) d *= vec_silu_slope(convolve(job->taps + c0, a->channels, rows, c, count, W));
         vec_store_part(dz + c, d, count);
         if (t >= tile->to) continue;
         for (int j = 0; j < W; j++) {

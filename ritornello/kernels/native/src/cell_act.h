@@ -2,7 +2,7 @@
 #ifndef RIT_CELL_ACT_H
 #define RIT_CELL_ACT_H
 
-#include "isa.h"
+#include "functions.h"
 
 /* Activations, the first `count` lanes: whole registers, which is nearly always, without a detour. */
 INLINE vec cell_load(const act *p, int64_t count) { return count >= RIT_LANES ? act_load(p) : act_load_part(p, count); }

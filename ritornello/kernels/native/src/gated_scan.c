@@ -1,7 +1,7 @@
 /* h ← (1 − z) ⊙ h + z ⊙ g(v), z = σ(gate): a diagonal scan that is given its gate and not a and b, which never stand in
  * memory. Arranged as diagonal_scan.c: time in order, the lanes of a vector are channels, the states of a block of
  * channels in L1; the backward pass recomputes the states of a chunk from a checkpoint at its start. */
-#include "isa.h"
+#include "functions.h"
 
 enum { CHUNK = 64, MOST = 512, AHEAD = 2 };
 enum activation { IDENTITY, POSITIVE, TANH, SILU };
@@ -32,7 +32,7 @@ struct job {
 INLINE vec candidate(vec v, enum activation kind) {
     if (kind == POSITIVE) return vec_select(v >= 0, v + REAL(0.5), vec_sigmoid(v));
     if (kind == TANH) return vec_tanh(v);
-    if (kind == SILU) return v * vec_sigmoid(v);
+    if (kind == SILU) return vec_silu(v);
     return v;
 }
 
@@ -40,10 +40,7 @@ INLINE vec candidate(vec v, enum activation kind) {
 INLINE vec slope(vec v, vec g, enum activation kind) {
     if (kind == POSITIVE) return vec_select(v >= 0, vec_set(1), g * (1 - g));
     if (kind == TANH) return 1 - g * g;
-    if (kind == SILU) {
-        const vec s = vec_sigmoid(v);
-        return s + g * (1 - s);
-    }
+    if (kind == SILU) return vec_silu_slope(v);
     return vec_set(1);
 }
 

@@ -11,7 +11,7 @@
 #ifndef RIT_MATRIX_H
 #define RIT_MATRIX_H
 
-#include "isa.h"
+#include "functions.h"
 
 enum matrix_mode { LINEAR, BONUS, DELTA, DPLR };
 enum { CHUNK = 16 }; /* steps whose rows are prepared at once */

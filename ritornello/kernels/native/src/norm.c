@@ -3,7 +3,7 @@
  * A tensor's rows are `outer` groups of `inner`, each level with its stride: heads, or the halves of a projection, are
  * read where they lie. The backward pass recomputes the root: it costs less than its memory. The gradient of the weight
  * is summed over blocks of rows, then over the blocks in their order. */
-#include "isa.h"
+#include "functions.h"
 
 enum { BLOCK = 64 }; /* rows */
 
@@ -72,10 +72,7 @@ INLINE void norm_row(const struct arguments *a, int64_t row, int has_weight, int
     EACH_PIECE(a->size, c, count, {
         vec y = act_load_part(x + c, count) * r;
         if (has_weight) y *= vec_load_part(a->weight + c, count);
-        if (has_gate) {
-            const vec g = act_load_part(gate + c, count);
-            y *= g * vec_sigmoid(g);
-        }
+        if (has_gate) y *= vec_silu(act_load_part(gate + c, count));
         act_store_part(out + c, y, count);
     });
 }
@@ -93,12 +90,9 @@ INLINE void norm_row_back(const struct arguments *a, int64_t row, real *dn, real
         const vec w = has_weight ? vec_load_part(a->weight + c, count) : vec_set(1);
         vec d = act_load_part(grad + c, count);
         if (has_gate) {
-            const vec g = act_load_part(gate + c, count), s = vec_sigmoid(g);
-            if (a->dgate) {
-                const vec slope = s * (REAL(1.0) + g * (REAL(1.0) - s));
-                act_store_part(a->dgate + row * a->size + c, d * n * w * slope, count);
-            }
-            d *= g * s;
+            const vec g = act_load_part(gate + c, count);
+            if (a->dgate) act_store_part(a->dgate + row * a->size + c, d * n * w * vec_silu_slope(g), count);
+            d *= vec_silu(g);
         }
         if (dweight) vec_store_part(dweight + c, vec_load_part(dweight + c, count) + d * n, count);
         d *= w;
@@ -175,8 +169,8 @@ static void swiglu_body(void *context, int64_t index) {
     for (int64_t row = index * BLOCK; row < rit_min(job->rows, (index + 1) * BLOCK); row++) {
         const act *up = row_of(a->x, a->at_x, row, a->inner), *gate = row_of(a->gate, a->at_gate, row, a->inner);
         EACH_PIECE(a->size, c, count, {
-            const vec g = act_load_part(gate + c, count);
-            act_store_part(a->out + row * a->size + c, g * vec_sigmoid(g) * act_load_part(up + c, count), count);
+            const vec y = vec_silu(act_load_part(gate + c, count)) * act_load_part(up + c, count);
+            act_store_part(a->out + row * a->size + c, y, count);
         });
     }
 }
@@ -188,10 +182,12 @@ static void swiglu_body_back(void *context, int64_t index) {
         const act *up = row_of(a->x, a->at_x, row, a->inner), *gate = row_of(a->gate, a->at_gate, row, a->inner);
         const act *grad = row_of(a->grad, a->at_grad, row, a->inner);
         EACH_PIECE(a->size, c, count, {
-            const vec g = act_load_part(gate + c, count), s = vec_sigmoid(g), d = act_load_part(grad + c, count);
-            const vec slope = s * (REAL(1.0) + g * (REAL(1.0) - s));
-            if (a->dgate) act_store_part(a->dgate + row * a->size + c, d * act_load_part(up + c, count) * slope, count);
-            if (a->dx) act_store_part(a->dx + row * a->size + c, d * g * s, count);
+            const vec g = act_load_part(gate + c, count), d = act_load_part(grad + c, count);
+            if (a->dgate) {
+                const vec u = act_load_part(up + c, count);
+                act_store_part(a->dgate + row * a->size + c, d * u * vec_silu_slope(g), count);
+            }
+            if (a->dx) act_store_part(a->dx + row * a->size + c, d * vec_silu(g), count);
         });
     }
 }

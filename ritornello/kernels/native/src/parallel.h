@@ -1,5 +1,5 @@
-/* Work shared among threads. The items are chosen by the caller from the sizes alone, never from the number of threads,
- * and each is run by one thread from its first to its last operation: so the bits do not depend on that number. */
+/* Work shared among threads. Each item is run by one thread from its first to its last operation, and a caller cuts the
+ * items by the number of threads only where no result depends on the cut: so the bits do not depend on that number. */
 #ifndef RIT_PARALLEL_H
 #define RIT_PARALLEL_H
 

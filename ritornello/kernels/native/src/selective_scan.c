@@ -5,7 +5,7 @@
  * a time: their h and e^{ΔA} over a chunk are computed again into L1, their gradients stay in registers, and what B and C get
  * is summed over a block's lanes once per chunk. One step without gradients (decoding) has the states in the lanes instead,
  * as the state lies in memory. */
-#include "isa.h"
+#include "functions.h"
 
 enum { CHUNK = 32, BLOCK = 64, GROUP = 4 }; /* steps, channels, and states of the backward pass */
 

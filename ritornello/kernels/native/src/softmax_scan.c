@@ -3,7 +3,7 @@
  * A step has two parts: the weights of a block of channels (the lanes are channels), then the values they weigh: the same
  * lanes, or where a channel has a vector of V values, the vector's. The backward pass walks back in chunks, recomputes the
  * weights and the states within a chunk from a checkpoint, and holds m constant, as nothing depends on it. */
-#include "isa.h"
+#include "functions.h"
 
 enum { CHUNK = 32, MOST = 256 };
 
