@@ -53,11 +53,13 @@ class Arguments:
     def __post_init__(self):
         for name in ("q", "k", "v", "a", "b"):
             setattr(self, name, dense(getattr(self, name)))
-        self.decay, self.state = dense(self.decay), self.state.contiguous()
+        self.vector = self.decay is not None and self.decay.dim() == 4
+        if self.vector:  # one number a head is read wherever it lies: mLSTM keeps its own head by head
+            self.decay = dense(self.decay)
+        self.state = self.state.contiguous()
         self.bonus = None if self.bonus is None else self.bonus.contiguous()
         self.starts = starts(self.cu_seqlens)
         self.keeps = self.mode in (DELTA, DPLR) or self.ones
-        self.vector = self.decay is not None and self.decay.dim() == 4
         self.dtype = accumulation_dtype(self.q.dtype)
 
     def pack(self, checkpoints: int, kept: int) -> tuple:
@@ -120,7 +122,7 @@ def _share(x: Arguments) -> int:
     """Columns worked on together, a multiple of 16: fewer where heads are few, so that all threads have work."""
     items, values = x.state.shape[0] * x.q.shape[2], x.v.shape[3]
     parts = max(1, min(4 if items < 4 else 2 if items < 8 else 1, values // 16))
-    return -(-values // (16 * parts)) * 16
+    return max(1, -(-values // (16 * parts))) * 16
 
 
 def backward(
@@ -134,7 +136,7 @@ def backward(
     value_heads = x.v.shape[2]
     by_head = (batch, value_heads, steps)
     share, slope, n = _share(x), gates.get("slope"), gates.get("n")
-    parts = -(-x.v.shape[3] // share)
+    parts = max(1, -(-x.v.shape[3] // share))
     new = torch.empty if x.starts is None else torch.zeros
     shapes = {
         "q": (parts, batch, steps, heads, keys),

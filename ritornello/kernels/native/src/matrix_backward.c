@@ -226,7 +226,8 @@ static void body(void *context, int64_t index) {
 }
 
 RIT_ENTRY(matrix_backward)(struct matrix_backward *f) {
-    struct job job = {.f = f, .parts = rit_divide_up(f->x.values, f->share), .items = f->x.sequences * f->x.heads};
+    struct job job = {.f = f, .items = f->x.sequences * f->x.heads};
+    job.parts = rit_max(1, rit_divide_up(f->x.values, f->share));
     job.group = rit_min(job.items, matrix_group(job.items * job.parts));
     job.groups = rit_divide_up(job.items, job.group);
     const int64_t times = f->x.starts ? f->x.steps : f->x.steps * f->x.sequences;

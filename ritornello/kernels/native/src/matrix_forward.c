@@ -299,7 +299,7 @@ static void body(void *context, int64_t group) {
 
 static void run(const struct matrix_forward *f, const struct mlstm *mlstm) {
     struct job job = {.f = f, .mlstm = mlstm, .width = tile_width(&f->x)};
-    job.tiles = rit_divide_up(f->x.values, job.width * RIT_LANES);
+    job.tiles = rit_max(1, rit_divide_up(f->x.values, job.width * RIT_LANES)); /* mLSTM has n even without values */
     job.items = f->x.sequences * f->x.value_heads * job.tiles;
     job.group = matrix_group(job.items);
     const int64_t times = f->x.starts ? f->x.steps : f->x.steps * f->x.sequences;
