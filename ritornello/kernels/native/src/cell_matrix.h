@@ -4,6 +4,11 @@
 
 #include "cell_call.h"
 
+/* Where the matrix of one stage of one head begins. */
+INLINE real *cell_packed(const struct cell_call *call, int64_t head, int64_t stage) {
+    return call->packed + head * call->packed_head + stage * (call->packed_head / call->stages);
+}
+
 /* Forward: R of each gate, transposed: [head][gate][tile][in][out]. */
 static void cell_pack_forward(void *context, int64_t item) {
     const struct cell_call *call = context;
@@ -24,21 +29,33 @@ static void cell_pack_backward(void *context, int64_t item) {
 }
 
 #ifdef RIT_TILES
-/* An item is one strip of one stage. Forward a bundle is the same columns of all gates; backward it is columns side by side. */
+/* What a stage's tiles hold: `depth` terms a sum, and strips in bundles of `most`. Forward a bundle is the same columns of all
+ * gates; backward it is columns side by side. */
+struct cell_bundles {
+    int64_t depth, strips, most;
+};
+
+INLINE struct cell_bundles cell_bundles(const struct cell_call *call) {
+    const int64_t width = call->cell->width, across = rit_divide_up(width, TILE_COLUMNS);
+    return call->backward ? (struct cell_bundles){call->each * width, across, TILE_SUMS}
+                          : (struct cell_bundles){width, call->each * across, call->each};
+}
+
+/* An item is one strip of one stage. */
 static void cell_pack_tiles(void *context, int64_t item) {
     const struct cell_call *call = context;
+    const struct cell_bundles b = cell_bundles(call);
     const int64_t width = call->cell->width, heads = call->cell->heads, square = width * width;
-    const int64_t across = rit_divide_up(width, TILE_COLUMNS), strips = call->backward ? across : call->each * across;
-    const int64_t strip = item % strips, stage = item / strips % call->stages, head = item / strips / call->stages;
-    const int64_t most = call->backward ? TILE_SUMS : call->each, bundle = strip / most, place = strip % most;
+    const int64_t strip = item % b.strips, stage = item / b.strips % call->stages, head = item / b.strips / call->stages;
+    const int64_t bundle = strip / b.most, place = strip % b.most;
     const act *m = call->cell->weight + (stage * call->each * heads + head) * square;
-    act *out = (act *)(call->packed + head * call->packed_head + stage * (call->packed_head / call->stages)) + place * TILE_NUMBERS;
+    act *out = (act *)cell_packed(call, head, stage) + bundle * b.most * cell_tiles_strip(b.depth) + place * TILE_NUMBERS;
     if (call->backward)
         cell_tiles_pack(m + strip * TILE_COLUMNS, call->each, heads * square, width, width, 1, width - strip * TILE_COLUMNS,
-                        rit_min(most, strips - bundle * most), out + bundle * most * cell_tiles_strip(call->each * width));
+                        rit_min(b.most, b.strips - bundle * b.most), out);
     else
         cell_tiles_pack(m + place * heads * square + bundle * TILE_COLUMNS * width, 1, 0, width, 1, width,
-                        width - bundle * TILE_COLUMNS, most, out + bundle * most * cell_tiles_strip(width));
+                        width - bundle * TILE_COLUMNS, b.most, out);
 }
 #endif
 
@@ -54,11 +71,10 @@ INLINE void cell_prepare(struct cell_call *call) {
     /* Not with relu, whose gradient would jump where the rounding of h moves a sum across 0. */
     call->tiled = cell->width >= TILE_DEPTH && !cell->option && cell_tiles_ready();
     if (call->tiled) {
-        const int64_t across = rit_divide_up(cell->width, TILE_COLUMNS);
+        const struct cell_bundles b = cell_bundles(call);
         pack = cell_pack_tiles;
-        const int64_t strips = call->backward ? call->stages : call->gates;
-        items = cell->heads * strips * across;
-        call->packed_head = strips * across * cell_tiles_strip(call->backward ? call->each * cell->width : cell->width) / 2;
+        items = cell->heads * call->stages * b.strips;
+        call->packed_head = call->stages * b.strips * cell_tiles_strip(b.depth) / 2;
     }
 #endif
     call->packed = rit_scratch(cell->heads * call->packed_head);
@@ -93,17 +109,14 @@ INLINE void cell_multiply(const struct cell_call *call, int64_t head, int64_t st
         return;
     }
     const int64_t width = call->cell->width, depth = call->backward ? call->each * width : width;
-    const real *w = call->packed + head * call->packed_head + stage * (call->packed_head / call->stages);
+    const real *w = cell_packed(call, head, stage);
 #ifdef RIT_TILES
     if (call->tiled) {
-        const int64_t strips = rit_divide_up(width, TILE_COLUMNS), blocks = cell_tiles_blocks(depth);
+        const struct cell_bundles b = cell_bundles(call);
+        const int64_t out_strip = call->backward ? TILE_COLUMNS : call->tiles * CELL_PANEL;
+        const int64_t out_bundle = call->backward ? TILE_SUMS * TILE_COLUMNS : TILE_COLUMNS;
         cell_tiles_narrow(active, depth, a, a_row, narrow);
-        if (call->backward)
-            cell_tiles_product(strips, TILE_SUMS, blocks, narrow, (const act *)w, out, out_row, TILE_COLUMNS,
-                               TILE_SUMS * TILE_COLUMNS);
-        else
-            cell_tiles_product(call->each * strips, call->each, blocks, narrow, (const act *)w, out, out_row,
-                               call->tiles * CELL_PANEL, TILE_COLUMNS);
+        cell_tiles_product(b.strips, b.most, cell_tiles_blocks(depth), narrow, (const act *)w, out, out_row, out_strip, out_bundle);
         return;
     }
 #endif
