@@ -55,6 +55,31 @@ def test_a_gate_is_its_function_everywhere(name, dtype):
     )
 
 
+def bfloat16_gate(values, name):
+    """The same in bfloat16, read off c, which is float32."""
+    opened, shut = torch.full_like(values, 1e3), torch.full_like(values, -1e3)
+    start = torch.ones_like(values) if name == "sigmoid" else torch.zeros_like(values)
+    i, f, g, o = (shut, values, values, shut) if name == "sigmoid" else (opened, shut, values, shut)
+    weight = values.new_zeros(4, 1, len(values), len(values))
+    with backend("native"):
+        return ops.lstm(torch.stack([i, f, g, o])[None, None], weight, (start[None].float(), start[None].float()))[1][1][0]
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+def test_a_gate_in_bfloat16_is_its_function_to_twelve_bits(name):
+    values = torch.cat([POINTS, torch.linspace(-12, 12, 4001, dtype=torch.float64)]).bfloat16()
+    ours, expected = bfloat16_gate(values, name).double(), getattr(torch, name)(values.double())
+    torch.testing.assert_close(ours, expected, rtol=2**-12, atol=2e-38, equal_nan=True)
+    assert not (ours.abs() > 1).any()
+
+
+def test_what_a_sigmoid_in_bfloat16_lacks_to_one_is_as_exact():
+    """A forget gate of 1 − 10⁻⁵ remembers 100,000 steps, and one of 1 − 7·10⁻⁵ does not."""
+    values = torch.linspace(0, 9, 500).bfloat16()
+    lacks = 1 - bfloat16_gate(values, "sigmoid").double()
+    torch.testing.assert_close(lacks, torch.sigmoid(-values.double()), rtol=2**-12, atol=1e-7)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("op", ["swiglu", "rms_norm", "causal_conv", "gated_scan"])
 def test_silu_and_its_slope_vanish_far_below_zero(op, dtype):

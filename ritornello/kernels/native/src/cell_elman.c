@@ -5,7 +5,7 @@ static void forward_point(const struct cell_now *now) {
     for (int64_t j = 0; j < now->width; j += RIT_LANES) {
         const int64_t n = now->width - j;
         const vec x = vec_load(now->product + j) + cell_load(now->u + j, n);
-        const vec h = now->option ? vec_select(x <= 0, (vec){0}, x) : vec_tanh(x); /* a NaN stays */
+        const vec h = now->option ? vec_select(x <= 0, (vec){0}, x) : cell_tanh(x); /* a NaN stays */
         vec_store(now->state[0] + j, h);
         cell_store(now->y + j, h, n);
         if (now->trace) vec_store_part(now->trace + j, h, n);

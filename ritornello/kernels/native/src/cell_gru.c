@@ -10,8 +10,8 @@ static void forward_point(const struct cell_now *now) {
             drive[g] = cell_load(now->u + g * now->u_gate + j, count);
         }
         const vec a = now->bias ? gate[2] + vec_load_part(now->bias + j, count) : gate[2];
-        const vec r = vec_sigmoid(drive[0] + gate[0]), z = vec_sigmoid(drive[1] + gate[1]);
-        const vec n = vec_tanh(drive[2] + r * a);
+        const vec r = cell_sigmoid(drive[0] + gate[0]), z = cell_sigmoid(drive[1] + gate[1]);
+        const vec n = cell_tanh(drive[2] + r * a);
         const vec h = (1 - z) * n + z * vec_load(now->state[0] + j);
         vec_store(now->state[0] + j, h);
         cell_store(now->y + j, h, count);

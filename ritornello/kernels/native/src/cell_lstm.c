@@ -7,8 +7,8 @@ static void forward_point(const struct cell_now *now) {
         vec gate[4];
         for (int g = 0; g < 4; g++)
             gate[g] = vec_load(now->product + g * now->product_gate + j) + cell_load(now->u + g * now->u_gate + j, n);
-        const vec i = vec_sigmoid(gate[0]), f = vec_sigmoid(gate[1]), g = vec_tanh(gate[2]), o = vec_sigmoid(gate[3]);
-        const vec c = f * vec_load(now->state[1] + j) + i * g, h = o * vec_tanh(c);
+        const vec i = cell_sigmoid(gate[0]), f = cell_sigmoid(gate[1]), g = cell_tanh(gate[2]), o = cell_sigmoid(gate[3]);
+        const vec c = f * vec_load(now->state[1] + j) + i * g, h = o * cell_tanh(c);
         vec_store(now->state[0] + j, h);
         vec_store(now->state[1] + j, c);
         cell_store(now->y + j, h, n);
@@ -23,11 +23,11 @@ static void backward_point(const struct cell_now *now) {
         const int64_t n = now->width - j;
         vec kept[5];
         for (int s = 0; s < 5; s++) kept[s] = vec_load_part(now->trace + s * now->D + j, n);
-        const vec i = kept[0], f = kept[1], g = kept[2], o = kept[3], c = vec_tanh(kept[4]);
+        const vec i = kept[0], f = kept[1], g = kept[2], o = kept[3], c = cell_tanh(kept[4]);
         vec h_before, c_before;
         if (now->earlier) {
             c_before = vec_load_part(now->earlier + 4 * now->D + j, n);
-            h_before = vec_load_part(now->earlier + 3 * now->D + j, n) * vec_tanh(c_before);
+            h_before = vec_load_part(now->earlier + 3 * now->D + j, n) * cell_tanh(c_before);
         } else {
             c_before = vec_load_part(now->first[1] + j, n);
             h_before = vec_load_part(now->first[0] + j, n);

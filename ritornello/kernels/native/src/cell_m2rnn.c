@@ -83,7 +83,7 @@ static void m2rnn_step(const struct m2rnn_item *it, int64_t t, const real *S, re
         vec read = {0};
         for (int64_t r = 0; r < a->K; r++) {
             const int64_t at = r * it->padded + j;
-            const vec candidate = vec_tanh(vec_load(z + at) + act_get(k + r) * v);
+            const vec candidate = cell_tanh(vec_load(z + at) + act_get(k + r) * v);
             const vec S_new = f * vec_load(S + at) + (1 - f) * candidate;
             vec_store(z + at, candidate);
             vec_store(next + at, S_new);

@@ -4,7 +4,7 @@
 static void gate_point(const struct cell_now *now) {
     for (int64_t j = 0; j < now->width; j += RIT_LANES) {
         const int64_t count = now->width - j;
-        const vec f = vec_sigmoid(cell_load(now->u + j, count) + vec_load(now->product + j));
+        const vec f = cell_sigmoid(cell_load(now->u + j, count) + vec_load(now->product + j));
         vec_store(now->state[1] + j, f * vec_load(now->state[0] + j)); /* what the next product multiplies */
         vec_store(now->state[2] + j, f);
     }
@@ -14,7 +14,7 @@ static void candidate_point(const struct cell_now *now) {
     for (int64_t j = 0; j < now->width; j += RIT_LANES) {
         const int64_t count = now->width - j;
         const vec f = vec_load(now->state[2] + j), before = vec_load(now->state[0] + j);
-        const vec n = vec_tanh(cell_load(now->u + now->u_gate + j, count) + vec_load(now->product + now->product_gate + j));
+        const vec n = cell_tanh(cell_load(now->u + now->u_gate + j, count) + vec_load(now->product + now->product_gate + j));
         const vec h = (1 - f) * before + f * n;
         vec_store(now->state[0] + j, h);
         cell_store(now->y + j, h, count);

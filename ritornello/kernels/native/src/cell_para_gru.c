@@ -6,8 +6,8 @@ struct gates {
 };
 
 INLINE struct gates gates(const vec *u, const vec *w, vec h) {
-    const vec z = vec_sigmoid(u[0] + w[0] * h), r = vec_sigmoid(u[1] + w[1] * h);
-    return (struct gates){z, r, vec_tanh(u[2] + w[2] * h * r)};
+    const vec z = cell_sigmoid(u[0] + w[0] * h), r = cell_sigmoid(u[1] + w[1] * h);
+    return (struct gates){z, r, cell_tanh(u[2] + w[2] * h * r)};
 }
 
 INLINE void step(const vec *u, const vec *w, vec *state) {

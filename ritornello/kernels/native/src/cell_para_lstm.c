@@ -7,21 +7,21 @@ struct gates {
 
 INLINE struct gates gates(const vec *u, const vec *w, const vec *state) {
     const vec h = state[0];
-    const vec f = vec_sigmoid(u[0] + w[0] * h + w[3] * state[1]), g = vec_tanh(u[2] + w[2] * h);
+    const vec f = cell_sigmoid(u[0] + w[0] * h + w[3] * state[1]), g = cell_tanh(u[2] + w[2] * h);
     const vec c = f * state[1] + (1 - f) * g;
-    return (struct gates){f, g, c, vec_sigmoid(u[1] + w[1] * h + w[4] * c)};
+    return (struct gates){f, g, c, cell_sigmoid(u[1] + w[1] * h + w[4] * c)};
 }
 
 INLINE void step(const vec *u, const vec *w, vec *state) {
     const struct gates x = gates(u, w, state);
-    state[0] = x.o * vec_tanh(x.c);
+    state[0] = x.o * cell_tanh(x.c);
     state[1] = x.c;
 }
 
 INLINE void reverse(const vec *u, const vec *w, const vec *state, vec *d, vec *du, vec *dw) {
     const vec h = state[0], c = state[1];
     const struct gates x = gates(u, w, state);
-    const vec read = vec_tanh(x.c);
+    const vec read = cell_tanh(x.c);
     du[1] = d[0] * read * x.o * (1 - x.o);
     const vec dc = d[1] + d[0] * x.o * (1 - read * read) + du[1] * w[4];
     du[0] = dc * (c - x.g) * x.f * (1 - x.f);

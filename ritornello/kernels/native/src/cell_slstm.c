@@ -12,13 +12,13 @@ static void forward_point(const struct cell_now *now) {
         const vec m = vec_select(n_old == 0, gate[0], vec_max(kept, gate[0]));
         const ivec clamped = kept - m > 0; /* only where n is 0 */
         const vec f = vec_exp(vec_select(clamped, (vec){0}, kept - m)), i = vec_exp(gate[0] - m);
-        const vec z = vec_tanh(gate[2]), o = vec_sigmoid(gate[3]);
+        const vec z = cell_tanh(gate[2]), o = cell_sigmoid(gate[3]);
         const vec c = f * vec_load(now->state[1] + j) + i * z, n = f * n_old + i, h = o * c / n;
         const vec new[4] = {h, c, n, m};
         for (int s = 0; s < 4; s++) vec_store(now->state[s] + j, new[s]);
         cell_store(now->y + j, h, count);
         if (!now->trace) continue;
-        const vec slope = vec_select(clamped, (vec){0}, vec_sigmoid(-gate[1]));
+        const vec slope = vec_select(clamped, (vec){0}, cell_sigmoid(-gate[1]));
         const vec saved[7] = {i, f, z, o, slope, c, n};
         for (int s = 0; s < 7; s++) vec_store_part(now->trace + s * now->D + j, saved[s], count);
     }

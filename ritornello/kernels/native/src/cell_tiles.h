@@ -54,11 +54,33 @@ INLINE int64_t cell_tiles_blocks(int64_t depth) { return rit_divide_up(depth, TI
  * [block of depth][strip of the bundle][pair of depths][column][which of the pair]. */
 INLINE int64_t cell_tiles_strip(int64_t depth) { return cell_tiles_blocks(depth) * TILE_NUMBERS; }
 
+/* One tile whose numbers are all there, from m[k * m_row + j * m_column] where one of the two is 1 and the other even:
+ * a pair of depths is one word of a column, or of two rows. */
+INLINE void cell_tiles_pack_whole(const act *m, int64_t m_row, int64_t m_column, act *out) {
+    if (m_row == 1) {
+        transpose((const real *)m, m_column / 2, TILE_COLUMNS, TILE_DEPTH / 2, (real *)out, TILE_COLUMNS);
+        return;
+    }
+    for (int64_t k = 0; k < TILE_DEPTH; k += 2, out += 2 * TILE_COLUMNS) {
+        half_vec even, odd;
+        memcpy(&even, m + k * m_row, sizeof even);
+        memcpy(&odd, m + (k + 1) * m_row, sizeof odd);
+        const word_vec pair = __builtin_convertvector(even, word_vec) | __builtin_convertvector(odd, word_vec) << 16;
+        memcpy(out, &pair, sizeof pair);
+    }
+}
+
 /* One strip of the matrix whose rows k run over `outer` groups of `depth`, at m[group * m_outer + k * m_row + j * m_column]
  * for j < columns. `out` is its place in a bundle of `strips`. */
 static void cell_tiles_pack(const act *m, int64_t outer, int64_t m_outer, int64_t depth, int64_t m_row, int64_t m_column,
                             int64_t columns, int64_t strips, act *out) {
     const int64_t count = rit_min(TILE_COLUMNS, columns), block = strips * TILE_NUMBERS;
+    if (count == TILE_COLUMNS && depth % TILE_DEPTH == 0) { /* then m_row or m_column, which is the depth or whole bundles, is even */
+        for (int64_t group = 0; group < outer; group++)
+            for (int64_t k = 0; k < depth; k += TILE_DEPTH, out += block)
+                cell_tiles_pack_whole(m + group * m_outer + k * m_row, m_row, m_column, out);
+        return;
+    }
     for (int64_t b = 0; b < cell_tiles_blocks(outer * depth); b++) memset(out + b * block, 0, TILE_NUMBERS * sizeof *out);
     for (int64_t group = 0, at = 0; group < outer; group++)
         for (int64_t k = 0; k < depth; k++, at++) {
