@@ -102,12 +102,10 @@ def matrix_state(
         raise InputError(
             f"{op} was given both `log_decay` and `decay`. Give one: they are two forms of the same decay."
         )
-    for name, value in (("log_decay", log_decay), ("decay", decay)):
-        if value is not None:
-            tensors(op, **{name: value})
-            shapes(op, sizes, **{name: (value, "B T Hv K" if value.dim() == 4 else "B T Hv")})
     sizes["N"] = state_batch(op, cu_seqlens, sizes)
-    shapes(op, sizes, state=(state, "N Hv K V?"))
+    given = log_decay if decay is None else decay
+    pattern = "B T Hv K?" if isinstance(given, Tensor) and given.dim() == 4 else "B T Hv?"
+    shapes(op, sizes, log_decay=(log_decay, pattern), decay=(decay, pattern), state=(state, "N Hv K V?"))
     return Wide(v, (sizes["N"], sizes["Hv"], sizes["K"], sizes["V"]))
 
 
@@ -135,7 +133,7 @@ class Wide:
         return tensor if tensor is None or tensor.dtype == self.dtype else tensor.to(self.dtype)
 
     def state(self, tensor: Tensor | None) -> Tensor:
-        return self.like.new_zeros(self.shape, dtype=self.dtype) if tensor is None else tensor.to(self.dtype)
+        return self.like.new_zeros(self.shape, dtype=self.dtype) if tensor is None else self(tensor)
 
 
 def state_batch(op: str, cu_seqlens: Tensor | None, sizes: dict[str, int]) -> int:

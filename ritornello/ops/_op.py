@@ -10,6 +10,7 @@ The reference backend is plain differentiable PyTorch, and is called as such out
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ class Op:
         kept = "Tensor?[] grads, Tensor trace, bool[] needs"
         _library.define(f"{backward}({kept}, {arguments}, str backend) -> Tensor[]")
         _library.impl(name, self._operator, "CompositeExplicitAutograd")
-        _library.impl(backward, self._backward, "CompositeExplicitAutograd")
+        _library.impl(backward, self._backward_operator, "CompositeExplicitAutograd")
         torch.library.register_fake(f"ritornello::{name}", self._fake_forward, lib=_library)
         torch.library.register_fake(f"ritornello::{backward}", self._fake_backward, lib=_library)
         torch.library.register_autograd(
@@ -125,11 +126,8 @@ class Op:
         lead = arguments[0]
         if lead.numel() == 0:
             return self._nothing_to_do(arguments), None
-        kernel = self._kernel(backend, arguments)
-        if not torch.is_autocast_enabled(lead.device.type):
-            return kernel.forward(*arguments, save)
-        with torch.autocast(lead.device.type, enabled=False):
-            return kernel.forward(*arguments, save)
+        with _without_autocast(lead.device.type):
+            return self._kernel(backend, arguments).forward(*arguments, save)
 
     def _operator(self, *given: Any) -> tuple[Tensor, ...]:
         """What the dispatcher calls. Of a compiled graph's tensors nobody has seen devices and bounds before."""
@@ -146,22 +144,29 @@ class Op:
             trace = arguments[0].new_empty(0, dtype=torch.uint8)
         return *(o.contiguous() for o in outputs), trace  # contiguous, as the fake kernel promises
 
+    def _backward_operator(self, grads, trace, needs, lead, *more):
+        """What the dispatcher calls: an operator cannot return None among its tensors."""
+        found = self._backward(grads, trace, needs, lead, *more)
+        return [lead.new_empty(0) if grad is None else grad for grad in found]
+
     def _backward(self, grads, trace, needs, *arguments):
+        """The gradients that are needed, and None for the other tensors."""
         *arguments, backend = arguments
-        lead = arguments[0]
-        if lead.numel() == 0:
-            return self._pass_through(grads, needs, arguments)
-        kernel = self._kernel(backend, arguments)
-        with torch.autocast(lead.device.type, enabled=False):
-            if hasattr(kernel, "backward"):
-                found = kernel.backward(tuple(grads), trace, needs, *arguments)
-            else:  # it is differentiable PyTorch
-                tensors, attributes = arguments[: self.arity], arguments[self.arity :]
-                found = recomputed(lambda *t: kernel.forward(*t, *attributes, False)[0], tensors, needs, grads)
+        with _without_autocast(arguments[0].device.type):
+            found = self._find_gradients(grads, trace, needs, arguments, backend)
         return [
-            _gradient(tensor, grad) if need else lead.new_empty(0)  # an operator cannot return None among its tensors
+            _gradient(tensor, grad) if need else None
             for need, grad, tensor in zip(needs, found, arguments, strict=False)
         ]
+
+    def _find_gradients(self, grads, trace, needs, arguments, backend):
+        if arguments[0].numel() == 0:
+            return self._pass_through(grads)
+        kernel = self._kernel(backend, arguments)
+        if hasattr(kernel, "backward"):
+            return kernel.backward(tuple(grads), trace, needs, *arguments)
+        tensors, attributes = arguments[: self.arity], arguments[self.arity :]  # it is differentiable PyTorch
+        return recomputed(lambda *t: kernel.forward(*t, *attributes, False)[0], tensors, needs, grads)
 
     def _nothing_to_do(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
         """No batch or no time: an empty output, and the state as it came."""
@@ -171,12 +176,10 @@ class Op:
                 outputs[index] = arguments[place].clone()
         return tuple(outputs)
 
-    def _pass_through(self, grads, needs, arguments):
-        lead = arguments[0]
-        found = [_gradient(t, None) if n else lead.new_empty(0) for n, t in zip(needs, arguments, strict=False)]
+    def _pass_through(self, grads):
+        found = [None] * self.arity
         for index, place in enumerate(self.states, start=1):
-            if needs[place] and grads[index] is not None:
-                found[place] = grads[index].clone()
+            found[place] = None if grads[index] is None else grads[index].clone()
         return found
 
     def _fake_forward(self, *given: Any) -> tuple[Tensor, ...]:
@@ -200,22 +203,29 @@ class Op:
             ctx.mark_non_differentiable(*(output[i] for i in self.fixed))
 
     def _autograd(self, ctx, *grads):
-        return self._gradients(ctx, grads, self._call_backward)
+        return self._gradients(ctx, grads[:-1], self._call_backward)
 
     def _gradients(self, ctx, grads, call):
         """Of every input of the operator, by `call`: the backward operator, or what it does."""
-        *tensors, trace = ctx.saved_tensors
-        needs = [bool(n) for n in ctx.needs_input_grad[: self.arity]]
         nothing = (None,) * (len(ctx.attributes) + 2)
-        if all(g is None for g in grads[:-1]):
+        if all(g is None for g in grads):
             return (None,) * self.arity + nothing
-        found = call(list(grads[:-1]), trace, needs, *tensors, *ctx.attributes, ctx.backend)
+        *tensors, trace = ctx.saved_tensors
+        needs = ctx.needs_input_grad[: self.arity]
+        found = call(grads, trace, needs, *tensors, *ctx.attributes, ctx.backend)
         return *(g if n else None for g, n in zip(found, needs, strict=True)), *nothing
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Kernels know their dtypes. Where it is off nothing is entered, as that takes as long as a small kernel."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _gradient(tensor: Tensor, grad: Tensor | None) -> Tensor:
     """As the fake kernel promises it: contiguous, in the dtype of the tensor; zeros where nothing was found."""
-    return tensor.new_zeros(tensor.shape) if grad is None else grad.to(tensor.dtype).contiguous()
+    if grad is None:
+        return tensor.new_zeros(tensor.shape)
+    return (grad if grad.dtype == tensor.dtype else grad.to(tensor.dtype)).contiguous()
 
 
 _functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
@@ -244,11 +254,9 @@ class _Plain(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
-        with torch.no_grad():
-            found = ctx.op._gradients(ctx, (*grads, None), ctx.op._backward)
         if torch.is_grad_enabled():
-            found = _OnlyOnce.apply(ctx.op.name, len(found), *found, *grads, *ctx.saved_tensors)
-        return *found, None
+            return *_OnlyOnce.apply(ctx, len(grads), *grads, *ctx.saved_tensors), None
+        return *ctx.op._gradients(ctx, grads, ctx.op._backward), None
 
 
 class _OnlyOnce(torch.autograd.Function):
@@ -256,9 +264,9 @@ class _OnlyOnce(torch.autograd.Function):
     of a constant gradient, such as a sum's, are constants: a term that penalises them would be lost."""
 
     @staticmethod
-    def forward(ctx, name, count, *tensors):
-        ctx.name = name
-        return tuple(None if t is None else t.detach() for t in tensors[:count])
+    def forward(ctx, plain, count, *tensors):
+        ctx.name = plain.op.name
+        return plain.op._gradients(plain, tensors[:count], plain.op._backward)
 
     @staticmethod
     def backward(ctx, *grads):
