@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ritornello.errors import BackendError
 from ritornello.kernels import registry
+from ritornello.kernels.native import _library
 from ritornello.testing import op_check
-from ritornello.testing.op_cases import cases, op_names
-from ritornello.testing.op_check import check_op
+from ritornello.testing.op_cases import case, cases, op_names
+from ritornello.testing.op_check import check_op, run_op
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 BACKENDS = [b for b in registry.BACKENDS if b != "reference"]
@@ -67,3 +70,18 @@ def test_a_wrong_gradient_is_seen(op, monkeypatch):
     monkeypatch.setattr(op_check, "run_op", off)
     with pytest.raises(AssertionError, match="gradient"):
         check_op(op, "reference", "plain", torch.float32)
+
+
+@pytest.mark.skipif(not _library.available(), reason="the native library is not built")
+@pytest.mark.parametrize("op", [op for op in op_names() if (op, "native") in registry._kernels])
+def test_a_gradient_asked_for_alone_is_that_of_all(op):
+    """A kernel may leave out what nobody asked for, and nothing else."""
+    for name in cases(op):
+        if (op, "native", name) in REFUSED:
+            continue
+        whole = case(op, name, torch.float32)
+        _, every, shift = run_op(whole, "native")
+        for argument in {label.split("[")[0] for label in every}:
+            _, alone, _ = run_op(replace(whole, needs=(argument,)), "native", shift)
+            for label, grad in alone.items():
+                assert torch.equal(grad, every[label]), f"{op} {name!r}: {label}"

@@ -6,13 +6,14 @@ The trace holds S before every `interval` steps, and one row of V numbers a step
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ritornello.kernels.native._library import Entry
-from ritornello.kernels.native._tensors import address, blank, dense, starts, untouched
-from ritornello.typing import Tensor, accumulation_dtype
+from ritornello.kernels.native._tensors import address, blank, contiguous, dense, slots, starts, untouched
+from ritornello.typing import Tensor
 
 __all__ = ["BONUS", "DELTA", "DPLR", "FORWARD", "LINEAR", "Arguments", "backward", "forward", "trace_size", "view"]
 
@@ -24,8 +25,8 @@ _forward = Entry("matrix_forward", FORWARD)
 _backward = Entry("matrix_backward", COMMON + "22q")
 
 _NO_VIEW = (0, 0, 0, 0)
-_BY_HEAD = ("beta", "gain", "decay")  # (B, Hv, T) in C, unless there is one for each key
 _GRADIENTS = ("q", "k", "a", "b", "v", "beta", "gain", "decay", "bonus", "state", "n")  # as in C
+_ALWAYS = ("state", "n")  # which C writes unasked
 
 
 @dataclass
@@ -51,23 +52,23 @@ class Arguments:
     """Whether the checkpoints have one more column, of v = 1: mLSTM's normaliser."""
 
     def __post_init__(self):
-        for name in ("q", "k", "v", "a", "b"):
-            setattr(self, name, dense(getattr(self, name)))
+        self.q, self.k, self.v = dense(self.q), dense(self.k), dense(self.v)
+        self.a, self.b = dense(self.a), dense(self.b)
         self.vector = self.decay is not None and self.decay.dim() == 4
         if self.vector:  # one number a head is read wherever it lies: mLSTM keeps its own head by head
             self.decay = dense(self.decay)
         self.state = self.state.contiguous()
-        self.bonus = None if self.bonus is None else self.bonus.contiguous()
+        self.bonus = contiguous(self.bonus)
         self.starts = starts(self.cu_seqlens)
         self.keeps = self.mode in (DELTA, DPLR) or self.ones
-        self.dtype = accumulation_dtype(self.q.dtype)
 
     def pack(self, checkpoints: int, kept: int) -> tuple:
         """The fields of the C struct `matrix`."""
         _, steps, heads, keys = self.q.shape
+        sequences, value_heads, _, values = self.state.shape
         return (
-            *(self.mode, self.state.shape[0], steps, heads, self.v.shape[2], keys, self.v.shape[3]),
-            *(self.vector, self.logged, self.ones, interval(keys, self.v.shape[3]), address(self.starts), self.scale),
+            *(self.mode, sequences, steps, heads, value_heads, keys, values),
+            *(self.vector, self.logged, self.ones, interval(keys, values), address(self.starts), self.scale),
             *(*view(self.q), *view(self.k), *view(self.v), *view(self.a), *view(self.b)),
             *(*view(self.beta), *view(self.decay), *view(self.gain), *view(self.norm)),
             *(address(self.bonus), checkpoints, kept),
@@ -84,20 +85,16 @@ def interval(keys: int, values: int) -> int:
     return 64 if keys * values <= 128 * 128 else 128
 
 
-def trace_layout(
-    q: Tensor, v: Tensor, state: Tensor, cu_seqlens: Tensor | None, keeps: bool, ones: bool
-) -> tuple[int, int]:
+def trace_layout(v: Tensor, state: Tensor, cu_seqlens: Tensor | None, keeps: bool, ones: bool) -> tuple[int, int]:
     """Bytes of the checkpoints, and of the rows that are kept."""
-    batch, steps, _, keys = q.shape
-    value_heads, values = v.shape[2:]
-    every = interval(keys, values)
-    slots = batch * -(-steps // every) if cu_seqlens is None else steps // every + state.shape[0]
-    size = state.element_size()
-    return slots * value_heads * (values + ones) * keys * size, batch * steps * value_heads * values * size * keeps
+    batch, steps, heads, values = v.shape
+    sequences, _, keys, _ = state.shape
+    places, size = slots(sequences, steps, interval(keys, values), cu_seqlens), state.element_size()
+    return places * heads * (values + ones) * keys * size, batch * steps * heads * values * size * keeps
 
 
-def trace_size(q: Tensor, v: Tensor, state: Tensor, cu_seqlens: Tensor | None, keeps: bool, ones: bool = False) -> int:
-    return sum(trace_layout(q, v, state, cu_seqlens, keeps, ones))
+def trace_size(v: Tensor, state: Tensor, cu_seqlens: Tensor | None, keeps: bool, ones: bool = False) -> int:
+    return sum(trace_layout(v, state, cu_seqlens, keeps, ones))
 
 
 def forward(
@@ -111,53 +108,57 @@ def forward(
     after = torch.empty_like(x.state)
     checkpoints = kept = 0
     if save:
-        split, rest = trace_layout(x.q, x.v, x.state, x.cu_seqlens, x.keeps, x.ones)
+        split, rest = trace_layout(x.v, x.state, x.cu_seqlens, x.keeps, x.ones)
         trace = untouched(torch.empty(split + rest, dtype=torch.uint8)) if trace is None else trace
         checkpoints, kept = trace.data_ptr(), trace.data_ptr() + split if rest else 0
     entry(x.q.dtype, *x.pack(checkpoints, kept), *view(o), address(x.state), address(after), *more)
     return o, after, trace
 
 
-def _share(x: Arguments) -> int:
+def _share(items: int, values: int) -> int:
     """Columns worked on together, a multiple of 16: fewer where heads are few, so that all threads have work."""
-    items, values = x.state.shape[0] * x.q.shape[2], x.v.shape[3]
     parts = max(1, min(4 if items < 4 else 2 if items < 8 else 1, values // 16))
     return max(1, -(-values // (16 * parts))) * 16
 
 
 def backward(
-    x: Arguments, go: Tensor | None, last: tuple[Tensor | None, ...], trace: Tensor, wanted: list[str], **gates: Tensor
+    x: Arguments,
+    grads: tuple[Tensor | None, ...],
+    trace: Tensor,
+    needs: Sequence[bool],
+    names: Sequence[str],
+    slope: Tensor | None = None,
 ) -> list[Tensor | None]:
-    """The gradients that are `wanted`, by name, in the accumulation dtype.
+    """The gradients of the op's tensors, which C knows by `names`, in the accumulation dtype; None where not needed.
 
-    `gates` are mLSTM's: `slope` of the normaliser, `n` for the shape of its gradient.
+    `slope` is that of mLSTM's normaliser.
     """
     batch, steps, heads, keys = x.q.shape
-    value_heads = x.v.shape[2]
-    by_head = (batch, value_heads, steps)
-    share, slope, n = _share(x), gates.get("slope"), gates.get("n")
-    parts = max(1, -(-x.v.shape[3] // share))
-    new = torch.empty if x.starts is None else torch.zeros
+    sequences, value_heads, _, values = x.state.shape
+    share = _share(sequences * heads, values)
+    parts = max(1, -(-values // share))
+    lead = (parts,) if parts > 1 else ()
+    by_key, by_head = (*lead, batch, steps, heads, keys), (*lead, batch, value_heads, steps)
     shapes = {
-        "q": (parts, batch, steps, heads, keys),
-        "k": (parts, batch, steps, heads, keys),
-        "a": (parts, batch, steps, heads, keys),
-        "b": (parts, batch, steps, heads, keys),
-        "v": x.v.shape,
-        "beta": (parts, *by_head),
-        "gain": (parts, *by_head),
-        "decay": None if x.decay is None else (parts, *(x.decay.shape if x.vector else by_head)),
-        "bonus": (parts, x.state.shape[0], value_heads, keys),
-        "state": x.state.shape,
-        "n": None if n is None else n.shape,
+        **{"q": by_key, "k": by_key, "a": by_key, "b": by_key, "beta": by_head, "gain": by_head},
+        "decay": (*lead, batch, steps, value_heads, keys) if x.vector else by_head,
+        "bonus": (*lead, sequences, value_heads, keys),
+        "v": (batch, steps, value_heads, values),
+        "state": (sequences, value_heads, keys, values),
+        "n": (sequences, value_heads, keys),
     }
-    made = {name: untouched(new(shapes[name], dtype=x.dtype)) for name in wanted if shapes[name] is not None}
+    new = x.state.new_empty if x.starts is None else x.state.new_zeros
+    made = {
+        name: untouched(new(shapes[name]))
+        for name, need in zip(names, needs, strict=True)
+        if name in shapes and (need or name in _ALWAYS)
+    }
     if "bonus" in made:
         made["bonus"].zero_()
-    split, rest = trace_layout(x.q, x.v, x.state, x.cu_seqlens, x.keeps, x.ones)
+    split, rest = trace_layout(x.v, x.state, x.cu_seqlens, x.keeps, x.ones)
     at = trace.data_ptr()
-    go = None if go is None else dense(go)
-    after, after_n = ((None if g is None else g.contiguous()) for g in (*last[:2], None)[:2])
+    go, after, after_n = (*grads, None)[:3]
+    go, after, after_n = dense(go), contiguous(after), contiguous(after_n)
     _backward(
         x.q.dtype,
         *x.pack(at, at + split if rest else 0),
@@ -165,9 +166,9 @@ def backward(
         *(address(made.get(name)) for name in _GRADIENTS),
     )
     for name, tensor in made.items():
-        if name not in ("v", "state", "n"):
-            whole = tensor[0] if parts == 1 else tensor.sum(0)
-            made[name] = whole.transpose(1, 2) if name in _BY_HEAD and whole.dim() == 3 else whole
+        if lead and name not in ("v", "state", "n"):
+            tensor = tensor.sum(0)
+        made[name] = tensor.transpose(1, 2) if shapes[name] is by_head else tensor
     if "bonus" in made:
         made["bonus"] = made["bonus"].sum(0)
-    return [made.get(name) for name in wanted]
+    return [made.get(name) for name in names]

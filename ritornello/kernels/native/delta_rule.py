@@ -15,7 +15,7 @@ def _arguments(q, k, v, beta, log_decay, decay, state, cu_seqlens, scale):
 
 
 def trace_size(q, k, v, beta, log_decay, decay, state, cu_seqlens, scale):
-    return _matrix.trace_size(q, v, state, cu_seqlens, keeps=True)
+    return _matrix.trace_size(v, state, cu_seqlens, keeps=True)
 
 
 def forward(*arguments):
@@ -25,8 +25,5 @@ def forward(*arguments):
 
 
 def backward(grads, trace, needs, *arguments):
-    log_decay = arguments[4]
-    dq, dk, dv, dbeta, ddecay, dstate = _matrix.backward(
-        _arguments(*arguments), grads[0], grads[1:], trace, ["q", "k", "v", "beta", "decay", "state"]
-    )
-    return dq, dk, dv, dbeta, *((ddecay, None) if log_decay is not None else (None, ddecay)), dstate, None
+    names = ("q", "k", "v", "beta", "decay", "decay", "state", "cu_seqlens")
+    return _matrix.backward(_arguments(*arguments), grads, trace, needs, names)

@@ -12,7 +12,7 @@ def _arguments(q, k, v, a, b, log_decay, state, cu_seqlens, scale):
 
 
 def trace_size(q, k, v, a, b, log_decay, state, cu_seqlens, scale):
-    return _matrix.trace_size(q, v, state, cu_seqlens, keeps=True)
+    return _matrix.trace_size(v, state, cu_seqlens, keeps=True)
 
 
 def forward(*arguments):
@@ -22,5 +22,5 @@ def forward(*arguments):
 
 
 def backward(grads, trace, needs, *arguments):
-    wanted = ["q", "k", "v", "a", "b", "decay", "state"]
-    return *_matrix.backward(_arguments(*arguments), grads[0], grads[1:], trace, wanted), None
+    names = ("q", "k", "v", "a", "b", "decay", "state", "cu_seqlens")
+    return _matrix.backward(_arguments(*arguments), grads, trace, needs, names)

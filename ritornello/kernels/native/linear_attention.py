@@ -15,7 +15,7 @@ def _arguments(q, k, v, log_decay, decay, bonus, state, cu_seqlens, scale):
 
 
 def trace_size(q, k, v, log_decay, decay, bonus, state, cu_seqlens, scale):
-    return _matrix.trace_size(q, v, state, cu_seqlens, keeps=False)
+    return _matrix.trace_size(v, state, cu_seqlens, keeps=False)
 
 
 def forward(*arguments):
@@ -25,7 +25,5 @@ def forward(*arguments):
 
 
 def backward(grads, trace, needs, *arguments):
-    names = ["q", "k", "v", "decay", *(["bonus"] if needs[5] else []), "state"]
-    g = dict(zip(names, _matrix.backward(_arguments(*arguments), grads[0], grads[1:], trace, names), strict=True))
-    ddecay = (g["decay"], None) if arguments[3] is not None else (None, g["decay"])
-    return g["q"], g["k"], g["v"], *ddecay, g.get("bonus"), g["state"], None
+    names = ("q", "k", "v", "decay", "decay", "bonus", "state", "cu_seqlens")
+    return _matrix.backward(_arguments(*arguments), grads, trace, needs, names)

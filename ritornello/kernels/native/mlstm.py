@@ -20,7 +20,7 @@ GATES = 4
 def _sizes(q, v, C, cu_seqlens):
     """Bytes of the matrix kernels' trace, and of the gates after it."""
     size = accumulation_dtype(q.dtype).itemsize
-    matrix = _matrix.trace_size(q, v, C, cu_seqlens, keeps=True, ones=True)
+    matrix = _matrix.trace_size(v, C, cu_seqlens, keeps=True, ones=True)
     return matrix, GATES * q.shape[0] * q.shape[1] * q.shape[2] * size
 
 
@@ -54,7 +54,6 @@ def backward(grads, trace, needs, q, k, v, i, f, C, n, m, cu_seqlens, scale, eps
     x = _matrix.Arguments(
         _matrix.LINEAR, q, k, v, C, cu_seqlens, scale, decay=decay, logged=True, gain=gain, norm=norm, ones=True
     )
-    wanted = ["q", "k", "v", "gain", "decay", "state", "n"]
-    dq, dk, dv, di, dlog_f, dC, dn = _matrix.backward(x, grads[0], grads[1:3], rows, wanted, slope=slope, n=n)
-    assert dlog_f is not None
-    return dq, dk, dv, di, dlog_f.mul_(torch.sigmoid(-f)), dC, dn, None, None
+    names = ("q", "k", "v", "gain", "decay", "state", "n", "m", "cu_seqlens")
+    dq, dk, dv, di, dlog_f, *others = _matrix.backward(x, grads, rows, needs, names, slope)
+    return dq, dk, dv, di, None if dlog_f is None else dlog_f.mul_(torch.sigmoid(-f)), *others
