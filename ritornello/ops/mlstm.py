@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ritornello.ops import _check
 from ritornello.ops._op import Op
-from ritornello.typing import Tensor, accumulation_dtype
+from ritornello.typing import Tensor
 
 __all__ = ["mlstm"]
 
@@ -62,11 +62,11 @@ def mlstm(
     )
     sizes["N"] = batch = _check.state_batch("mlstm", cu_seqlens, sizes)
     q, k, v = _check.together("mlstm", q, k, v)
-    dtype = accumulation_dtype(q.dtype)
-    heads, key, value = sizes["H"], sizes["K"], sizes["V"]
-    starts = (batch, heads, key, value), (batch, heads, key), (batch, heads)
-    C, n, m = (q.new_zeros(s, dtype=dtype) for s in starts) if state is None else _check.parts("mlstm", state, "C n m")
+    shape = batch, sizes["H"], sizes["K"], sizes["V"]
+    wide = _check.Wide(q, shape)
+    starts = (q.new_zeros(shape[:dims], dtype=wide.dtype) for dims in (4, 3, 2))
+    C, n, m = starts if state is None else _check.parts("mlstm", state, "C n m")
     _check.shapes("mlstm", sizes, **{"state C": (C, "N H K V"), "state n": (n, "N H K"), "state m": (m, "N H")})
-    scale = key**-0.5 if scale is None else scale
-    o, *last = _op(q, k, v, i.to(dtype), f.to(dtype), C.to(dtype), n.to(dtype), m.to(dtype), cu_seqlens, scale, eps)
+    scale = sizes["K"] ** -0.5 if scale is None else scale
+    o, *last = _op(q, k, v, *map(wide, (i, f, C, n, m)), cu_seqlens, scale, eps)
     return o, tuple(last)
