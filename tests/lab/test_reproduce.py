@@ -181,7 +181,9 @@ def test_the_command_line(toy, capsys):
 
 
 @pytest.mark.parametrize(("options", "told"), [(["--out", "kept.jsonl"], "is in kept.jsonl"), ([], "with --out FILE")])
-def test_an_interrupt_tells_what_is_kept(toy, monkeypatch, capsys, options, told):
+def test_an_interrupt_tells_what_is_kept(toy, monkeypatch, tmp_path, capsys, options, told):
+    monkeypatch.chdir(tmp_path)
+
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
