@@ -4,8 +4,10 @@ threads at once."""
 from __future__ import annotations
 
 import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 import torch
@@ -31,8 +33,12 @@ def _threads(request):
     torch.set_num_threads(before)
 
 
+@cache
 def calls():
-    """One call per op, large enough for several threads: (op, its tensors, its other arguments)."""
+    """One call per op, large enough for several threads: (op, its tensors, its other arguments).
+
+    Drawn once: PyTorch's own sigmoid gives other bits for another number of threads.
+    """
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape):
@@ -54,6 +60,19 @@ def calls():
             (normal(1, 70, 2, 20), normal(1, 70, 2, 20) / 5, normal(1, 70, 4, 40), steps[:1, :70, :4]),
             {"log_decay": -steps[1:2, :70, :4]},
         ),
+        # One row of three units of columns, which threads share; a matrix too large for a cache; rows.
+        "lstm": ((normal(1, 120, 4, 192), normal(4, 1, 192, 192) / 14), {}),
+        "lstm in bfloat16": ((normal(1, 120, 4, 192).bfloat16(), (normal(4, 1, 192, 192) / 14).bfloat16()), {}),
+        "lstm that is large": ((normal(3, 12, 4, 448), normal(4, 1, 448, 448) / 21), {}),
+        "lstm of rows": ((normal(20, 30, 4, 64), normal(4, 1, 64, 64) / 8), {}),
+        "gru": ((normal(1, 120, 3, 192), normal(3, 1, 192, 192) / 14), {}),
+        "mgu": ((normal(1, 120, 2, 192), normal(2, 1, 192, 192) / 14), {}),
+        "mgu in bfloat16": ((normal(1, 120, 2, 192).bfloat16(), (normal(2, 1, 192, 192) / 14).bfloat16()), {}),
+        "elman of packed rows": (
+            (normal(1, 300, 192), normal(1, 192, 192) / 14),
+            {"cu_seqlens": torch.tensor([0, 120, 300])},
+        ),
+        "slstm of heads": ((normal(1, 120, 4, 256), normal(4, 2, 128, 128) / 11), {}),
         "rms_norm": ((normal(3, 300, 130), normal(130), normal(3, 300, 130)), {}),
         "swiglu": ((normal(3, 300, 130), normal(3, 300, 130)), {}),
     }
@@ -62,9 +81,9 @@ def calls():
 def run(name):
     """Outputs, states and gradients of one call."""
     tensors, options = calls()[name]
-    tensors = [t.requires_grad_() for t in tensors]
+    tensors = [t.detach().requires_grad_() for t in tensors]
     with backend("native"):
-        op = getattr(ops, name.removeprefix("complex ").removesuffix(" of vectors"))
+        op = getattr(ops, re.split(" of | in | that ", name.removeprefix("complex "))[0])
         output, last = parted(op(*tensors, **options))
     grads = torch.autograd.grad(output, tensors, torch.ones_like(output))
     return [output, *last, *grads]
@@ -90,6 +109,25 @@ def test_several_python_threads_at_once():
     with ThreadPoolExecutor(4) as pool:
         for name, found in zip(names, pool.map(run, names), strict=True):
             assert same(alone[name], found), name
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads cannot be put on one core here")
+@pytest.mark.parametrize("name", ["lstm", "mgu", "mgu in bfloat16"])
+def test_threads_that_wait_for_each_other_on_one_core(name):
+    """They keep each other waiting at every step, and part: the one that goes on finds all columns."""
+    torch.set_num_threads(1)
+    alone = run(name)
+    torch.set_num_threads(2)
+    run(name)
+    threads = [int(t) for t in os.listdir("/proc/self/task")]
+    before = os.sched_getaffinity(0)
+    try:
+        for thread in threads:
+            os.sched_setaffinity(thread, {min(before)})
+        assert all(same(alone, run(name)) for _ in range(2))
+    finally:
+        for thread in threads:
+            os.sched_setaffinity(thread, before)
 
 
 @pytest.mark.parametrize("op", ("diagonal_scan", "gated_scan", "softmax_scan", "block_scan"))

@@ -5,8 +5,9 @@
 #include "cell_product.h"
 #include "cell_tiles.h"
 
-/* CELL_MOST: rows of a group; CELL_DIRECT: rows and steps that do not pay for packing the matrix. */
-enum { CELL_STATES = 4, CELL_MOST = 16, CELL_DIRECT = 16 };
+/* CELL_MOST: rows of a group, of which the tiles take CELL_TILED; CELL_DIRECT: rows and steps that do not pay for packing the
+ * matrix; CELL_UNIT: columns that a thread of a team has or has not. */
+enum { CELL_STATES = 4, CELL_MOST = 32, CELL_TILED = 16, CELL_DIRECT = 16, CELL_UNIT = 64 };
 
 /* Every field is 8 bytes. D = heads * width; tensors without strides are contiguous; absent ones are null. */
 struct cell {
@@ -28,7 +29,7 @@ struct cell {
     real *dstate[CELL_STATES];            /* (rows, D) */
 };
 
-/* One row at one time, in the columns of one head. */
+/* One row at one time, in the columns of one head or some of them. */
 struct cell_now {
     const act *u;
     int64_t u_gate;
@@ -43,7 +44,8 @@ struct cell_now {
     const real *first[CELL_STATES];     /* the initial state */
     int64_t D, width;
     int64_t option, stage;
-    real *drive;                        /* gradient of the product, gate after gate, width each */
+    real *drive;                        /* gradient of the product, gate after gate */
+    int64_t drive_gate;
 };
 
 typedef void (*cell_point)(const struct cell_now *now);
@@ -58,6 +60,13 @@ struct cell_call {
     real *packed;
     int64_t packed_head; /* reals for one head */
     cell_point point;
+};
+
+/* What one thread does of a group: all columns of the head, or some beside a team's others, who need what it leaves. */
+struct cell_share {
+    struct rit_team *team; /* null: it has the group to itself */
+    int64_t place, first, columns;
+    int turn; /* which of two places the next product reads */
 };
 
 #endif

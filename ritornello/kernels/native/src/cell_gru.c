@@ -34,7 +34,7 @@ static void backward_point(const struct cell_now *now) {
         const vec d[3] = {dn * a * r * (1 - r), dh * (before - n) * z * (1 - z), dn};
         for (int s = 0; s < 3; s++) {
             cell_store(now->du + s * now->D + j, d[s], count);
-            vec_store_part(now->drive + s * now->width + j, s < 2 ? d[s] : da, count);
+            vec_store_part(now->drive + s * now->drive_gate + j, s < 2 ? d[s] : da, count);
         }
         cell_store(now->before + j, before, count);
         cell_store(now->dproduct + j, da, count);

@@ -38,7 +38,7 @@ static void backward_point(const struct cell_now *now) {
         const vec d[4] = {dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g), dh * c * o * (1 - o)};
         for (int s = 0; s < 4; s++) {
             cell_store(now->du + s * now->D + j, d[s], n);
-            vec_store_part(now->drive + s * now->width + j, d[s], n);
+            vec_store_part(now->drive + s * now->drive_gate + j, d[s], n);
         }
         cell_store(now->before + j, h_before, n);
         vec_store(now->state[0] + j, (vec){0});

@@ -65,9 +65,7 @@ INLINE void m2rnn_trim(const struct m2rnn_item *it, real *to, const real *from, 
 
 /* out = rows · w for all rows of a matrix over V. */
 INLINE void m2rnn_product(const struct m2rnn_item *it, const real *rows, const real *w, real *out) {
-    for (int64_t r = 0; r < it->a->K; r += CELL_ROWS)
-        cell_product_packed(rit_min(CELL_ROWS, it->a->K - r), it->a->V, it->padded / CELL_PANEL, rows + r * it->padded,
-                            it->padded, w, out + r * it->padded, it->padded);
+    cell_product_packed(it->a->K, it->a->V, it->padded / CELL_PANEL, rows, it->padded, w, out, it->padded);
 }
 
 /* From S to `next` (which may be S), with z = tanh(S W + k vᵀ) on the way; o where it is asked for. */

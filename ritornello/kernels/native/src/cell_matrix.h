@@ -100,51 +100,81 @@ static void cell_product_direct(const struct cell_call *call, int64_t head, int6
         }
 }
 
-/* The product of the first `active` of the group's rows with the head's packed matrix of one stage: forward the gates of
- * the stage from h, backward the gradient of h from theirs. */
-INLINE void cell_multiply(const struct cell_call *call, int64_t head, int64_t stage, int64_t active, const real *a,
-                          int64_t a_row, act *narrow, real *out, int64_t out_row) {
+/* The product of the first `active` of the group's rows with the head's packed matrix of one stage, in the columns of this
+ * share: forward the gates of the stage from h, backward the gradient of h from theirs. */
+INLINE void cell_multiply(const struct cell_call *call, const struct cell_share *share, int64_t head, int64_t stage, int64_t active,
+                          const real *a, int64_t a_row, real *out, int64_t out_row) {
     if (call->direct) {
         cell_product_direct(call, head, stage, active, a, a_row, out, out_row);
         return;
     }
     const int64_t width = call->cell->width, depth = call->backward ? call->each * width : width;
+    const int64_t padded = call->tiles * CELL_PANEL;
     const real *w = cell_packed(call, head, stage);
+    out += share->first;
 #ifdef RIT_TILES
     if (call->tiled) {
         const struct cell_bundles b = cell_bundles(call);
-        const int64_t out_strip = call->backward ? TILE_COLUMNS : call->tiles * CELL_PANEL;
-        const int64_t out_bundle = call->backward ? TILE_SUMS * TILE_COLUMNS : TILE_COLUMNS;
-        cell_tiles_narrow(active, depth, a, a_row, narrow);
-        cell_tiles_product(b.strips, b.most, cell_tiles_blocks(depth), narrow, (const act *)w, out, out_row, out_strip, out_bundle);
+        const int64_t side = call->backward ? b.most : 1, bundle = side * TILE_COLUMNS; /* its strips side by side, its columns */
+        const act *tiles = (const act *)w + share->first / bundle * b.most * cell_tiles_strip(depth);
+        const int64_t strips = rit_divide_up(share->columns, TILE_COLUMNS) * (b.most / side);
+        cell_tiles_product(strips, b.most, cell_tiles_blocks(depth), (const act *)a, tiles, out, out_row,
+                           call->backward ? TILE_COLUMNS : padded, bundle);
         return;
     }
 #endif
-    (void)narrow;
-    const int64_t panels = call->backward ? call->tiles : call->each * call->tiles;
-    for (int64_t r = 0; r < active; r += CELL_ROWS)
-        cell_product_packed(rit_min(CELL_ROWS, active - r), depth, panels, a + r * a_row, a_row, w, out + r * out_row, out_row);
+    /* All columns of all gates are one run of panels; of some, those of each gate. */
+    const int whole = share->columns == width;
+    const int64_t gates = call->backward || whole ? 1 : call->each;
+    const int64_t panels = whole ? (call->backward ? 1 : call->each) * call->tiles : share->columns / CELL_PANEL;
+    w += share->first * depth;
+    for (int64_t gate = 0; gate < gates; gate++, w += padded * depth, out += padded)
+        cell_product_packed(active, depth, panels, a, a_row, w, out, out_row);
 }
 
-/* Rows of a group as bfloat16 for the tiles, zeros to begin with; null where there are none. */
-INLINE act *cell_begin(const struct cell_call *call, int64_t rows, int64_t depth) {
+/* Reals of a row of what the product multiplies, where that is a copy. */
+INLINE int64_t cell_copy_row(const struct cell_call *call) {
+    const int64_t depth = (call->backward ? call->each : 1) * call->cell->width;
+#ifdef RIT_TILES
+    if (call->tiled) return cell_tiles_blocks(depth) * TILE_DEPTH / 2;
+#endif
+    return depth;
+}
+
+/* The rows as the product takes them: for the tiles in bfloat16, and for a team where the others go on reading them while the
+ * next ones are made. A share copies its own columns. */
+INLINE const real *cell_operand(const struct cell_call *call, const struct cell_share *share, int64_t active, const real *rows,
+                                int64_t row, real *copy) {
+    const int64_t width = call->cell->width;
 #ifdef RIT_TILES
     if (call->tiled) {
-        cell_tiles_begin(rows);
-        return (act *)memset(rit_scratch(rows * cell_tiles_blocks(depth) * TILE_DEPTH), 0,
-                             (size_t)(rows * cell_tiles_blocks(depth) * TILE_DEPTH) * sizeof(act));
+        const int64_t gates = call->backward ? call->each : 1;
+        const int64_t to_row = 2 * cell_copy_row(call), runs = share->columns == width ? 1 : gates;
+        for (int64_t run = 0; run < runs; run++) {
+            const int64_t at = run * width + share->first;
+            cell_tiles_narrow(active, share->columns * gates / runs, rows + at, row, (act *)copy + at, to_row);
+        }
+        return copy;
     }
 #endif
-    (void)call, (void)rows, (void)depth;
-    return 0;
+    if (!share->team || call->backward) return rows; /* backward they are made in two places in turn */
+    for (int64_t r = 0; r < active; r++)
+        memcpy(copy + r * width + share->first, rows + r * row + share->first, (size_t)share->columns * sizeof *copy);
+    return copy;
 }
 
-INLINE void cell_end(const struct cell_call *call, act *narrow) {
+INLINE void cell_begin(const struct cell_call *call, int64_t rows) {
+#ifdef RIT_TILES
+    if (call->tiled) cell_tiles_begin(rows);
+#endif
+    (void)call, (void)rows;
+}
+
+INLINE void cell_end(const struct cell_call *call) {
 #ifdef RIT_TILES
     if (call->tiled) cell_tiles_end();
 #endif
     (void)call;
-    free(narrow);
 }
 
 #endif

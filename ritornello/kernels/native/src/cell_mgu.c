@@ -33,7 +33,7 @@ static void forward_point(const struct cell_now *now) {
 
 /* The candidate first: R_nᵀ of its gradient is what the gate's needs. */
 static void backward_point(const struct cell_now *now) {
-    const int64_t gate = now->stage * now->D, drive = now->stage * now->width;
+    const int64_t gate = now->stage * now->D, drive = now->stage * now->drive_gate;
     for (int64_t j = 0; j < now->width; j += RIT_LANES) {
         const int64_t count = now->width - j;
         const vec f = vec_load_part(now->trace + j, count), n = vec_load_part(now->trace + now->D + j, count);

@@ -81,11 +81,15 @@ INLINE void cell_product(int64_t rows, int64_t depth, int64_t panels, const int 
     }
 }
 
-/* With contiguous rows and a packed matrix, [panel][k][column]. */
+/* With contiguous rows, of any number, and a packed matrix, [panel][k][column]: few panels at a time, which more than
+ * CELL_ROWS rows find in the second cache. */
 static void cell_product_packed(int64_t rows, int64_t depth, int64_t panels, const real *a, int64_t a_row, const real *w,
                                 real *out, int64_t out_row) {
-    cell_product(rows, depth, panels, 0, (struct cell_rows){a, a_row, 1},
-                 (struct cell_panels){w, depth * CELL_PANEL, CELL_PANEL}, out, out_row);
+    const int64_t panel = depth * CELL_PANEL, most = rows > CELL_ROWS ? 4 : panels;
+    for (int64_t p = 0; p < panels; p += most)
+        for (int64_t r = 0; r < rows; r += CELL_ROWS)
+            cell_product(rit_min(CELL_ROWS, rows - r), depth, rit_min(most, panels - p), 0, (struct cell_rows){a + r * a_row, a_row, 1},
+                         (struct cell_panels){w + p * panel, panel, CELL_PANEL}, out + r * out_row + p * CELL_PANEL, out_row);
 }
 
 /* Panel `tile` of the matrix m[k][j], element (k, j) at m[k * m_row + j * m_column], columns beyond `columns` zero. */

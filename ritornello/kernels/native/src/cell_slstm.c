@@ -50,7 +50,7 @@ static void backward_point(const struct cell_now *now) {
                           dh * ratio * o * (1 - o)};
         for (int s = 0; s < 4; s++) {
             cell_store(now->du + s * now->D + j, d[s], count);
-            vec_store_part(now->drive + s * now->width + j, d[s], count);
+            vec_store_part(now->drive + s * now->drive_gate + j, d[s], count);
         }
         cell_store(now->before + j, h_old, count);
         const vec carried[3] = {{0}, dc * f, dn * f};

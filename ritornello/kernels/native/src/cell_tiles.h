@@ -89,13 +89,12 @@ static void cell_tiles_pack(const act *m, int64_t outer, int64_t m_outer, int64_
         }
 }
 
-/* Rows as bfloat16, subnormal numbers as zeros, which is what the tiles take them for; a row of `out` has whole blocks. */
-RIT_TILES static void cell_tiles_narrow(int64_t rows, int64_t depth, const real *a, int64_t a_row, act *out) {
-    const int64_t row = cell_tiles_blocks(depth) * TILE_DEPTH;
+/* Rows as bfloat16, subnormal numbers as zeros, which is what the tiles take them for; whole registers are written. */
+RIT_TILES static void cell_tiles_narrow(int64_t rows, int64_t depth, const real *a, int64_t a_row, act *out, int64_t out_row) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t k = 0; k < depth; k += RIT_LANES) {
             const __m256bh narrow = _mm512_cvtneps_pbh((__m512)vec_load_part(a + r * a_row + k, depth - k));
-            memcpy(out + r * row + k, &narrow, sizeof narrow);
+            memcpy(out + r * out_row + k, &narrow, sizeof narrow);
         }
 }
 

@@ -10,6 +10,7 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -36,9 +37,9 @@ static struct {
 };
 
 /* GOMP_parallel: (function, its argument, threads, flags). */
-typedef void (*rit_team)(void (*)(void *), void *, unsigned, unsigned);
+typedef void (*gomp_parallel)(void (*)(void *), void *, unsigned, unsigned);
 
-static _Atomic(rit_team) team;
+static _Atomic(gomp_parallel) openmp;
 static atomic_llong thread_limit = 1;
 static pthread_once_t watch_fork = PTHREAD_ONCE_INIT;
 
@@ -101,14 +102,14 @@ static void forget(void) {
     pool.wake = pool.done = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     pool.workers = pool.places = 0;
     atomic_store(&pool.running, 0);
-    atomic_store(&team, (rit_team)0);
+    atomic_store(&openmp, (gomp_parallel)0);
 }
 
 static void register_forget(void) { pthread_atfork(0, 0, forget); }
 
-void rit_set_team(void *gomp_parallel) {
+void rit_set_team(void *entry) {
     pthread_once(&watch_fork, register_forget);
-    atomic_store(&team, (rit_team)(uintptr_t)gomp_parallel);
+    atomic_store(&openmp, (gomp_parallel)(uintptr_t)entry);
 }
 
 /* Bring the pool to `wanted` workers; with fewer, where the system gives no more, the work is done all the same. */
@@ -145,15 +146,17 @@ static void run(int64_t n, int helpers, rit_body body, void *context) {
     pthread_mutex_unlock(&pool.lock);
 }
 
-void rit_parallel(int64_t n, rit_body body, void *context) {
+/* Make the threads this call's own, for up to `n` items: how many may help, none where they are busy or not wanted. */
+static int64_t take(int64_t n) {
     int64_t helpers = atomic_load(&thread_limit);
     helpers = (helpers < n ? helpers : n) - 1;
     if (helpers > MOST_WORKERS) helpers = MOST_WORKERS;
-    if (helpers < 1 || pthread_mutex_trylock(&pool.owner)) {
-        for (int64_t i = 0; i < n; i++) body(context, i);
-        return;
-    }
-    const rit_team others = atomic_load(&team);
+    return helpers < 1 || pthread_mutex_trylock(&pool.owner) ? 0 : helpers;
+}
+
+/* The items, by the threads that are this call's own; then they are anybody's again. */
+static void spread(int64_t n, int64_t helpers, rit_body body, void *context) {
+    const gomp_parallel others = atomic_load(&openmp);
     if (others) {
         pool.body = body;
         pool.context = context;
@@ -165,4 +168,83 @@ void rit_parallel(int64_t n, rit_body body, void *context) {
         run(n, (int)helpers, body, context);
     }
     pthread_mutex_unlock(&pool.owner);
+}
+
+void rit_parallel(int64_t n, rit_body body, void *context) {
+    const int64_t helpers = take(n);
+    if (helpers)
+        spread(n, helpers, body, context);
+    else
+        for (int64_t i = 0; i < n; i++) body(context, i);
+}
+
+/* ------------------------------------------------------------------------------------------ threads that wait for each other */
+
+enum { MOST_MEMBERS = 16, SPINS = 1000, COMING_NANOSECONDS = 200000, LATE_NANOSECONDS = 500000 };
+static const int64_t CLOSED = (int64_t)1 << 32;
+
+struct rit_team {
+    rit_member body;
+    void *context;
+    int64_t wanted;
+    atomic_llong roll; /* how many came; CLOSED when no more are let in */
+    atomic_llong last; /* the meeting at which they part */
+    atomic_int late;   /* somebody was */
+    struct {
+        _Alignas(64) atomic_llong met; /* this member's meetings: a line of the cache of its own */
+    } member[MOST_MEMBERS];
+};
+
+int64_t rit_team_size(const struct rit_team *t) { return atomic_load(&((struct rit_team *)t)->roll) & ~CLOSED; }
+
+/* Wait until `condition`; whether it came within the time. A short wait asks again at once, a long one lets others run. */
+#define WAIT_FOR(condition, within)                                     \
+    ({                                                                  \
+        int64_t begin_ = 0;                                             \
+        int in_time_ = 1;                                               \
+        for (int64_t spins_ = 0; !(condition); spins_++) {              \
+            if (spins_ < SPINS) continue;                               \
+            if (!begin_) begin_ = nanoseconds();                        \
+            if (nanoseconds() - begin_ > (within)) {                    \
+                in_time_ = 0;                                           \
+                break;                                                  \
+            }                                                           \
+            relax();                                                    \
+        }                                                               \
+        in_time_;                                                       \
+    })
+
+static void join(void *context, int64_t unused) {
+    (void)unused;
+    struct rit_team *t = context;
+    long long came = atomic_load(&t->roll);
+    do {
+        if (came & CLOSED) return;
+    } while (!atomic_compare_exchange_weak(&t->roll, &came, came + 1));
+    if (came + 1 < t->wanted) WAIT_FOR(atomic_load(&t->roll) & CLOSED, COMING_NANOSECONDS);
+    atomic_fetch_or(&t->roll, CLOSED);
+    t->body(t->context, t, came);
+}
+
+void rit_together(int64_t most, rit_member body, void *context) {
+    struct rit_team t = {.body = body, .context = context, .wanted = 1, .last = INT64_MAX};
+    const int64_t helpers = take(most < MOST_MEMBERS ? most : MOST_MEMBERS);
+    t.wanted += helpers;
+    if (helpers)
+        spread(t.wanted, helpers, join, &t);
+    else
+        join(&t, 0);
+}
+
+int rit_meet(struct rit_team *t, int64_t place) {
+    const int64_t size = rit_team_size(t), meeting = atomic_load_explicit(&t->member[place].met, memory_order_relaxed) + 1;
+    /* Place 0 decides, before it comes: so that all find the same. */
+    if (!place && atomic_load_explicit(&t->late, memory_order_relaxed)) atomic_store(&t->last, meeting);
+    atomic_store_explicit(&t->member[place].met, meeting, memory_order_release);
+    for (int64_t i = 0; i < size; i++)
+        if (!WAIT_FOR(atomic_load_explicit(&t->member[i].met, memory_order_acquire) >= meeting, LATE_NANOSECONDS)) {
+            atomic_store(&t->late, 1);
+            while (atomic_load_explicit(&t->member[i].met, memory_order_acquire) < meeting) sched_yield();
+        }
+    return atomic_load_explicit(&t->last, memory_order_relaxed) > meeting;
 }

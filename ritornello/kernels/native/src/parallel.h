@@ -11,7 +11,7 @@ typedef void (*rit_body)(void *context, int64_t index);
 __attribute__((visibility("default"))) void rit_set_threads(int64_t threads);
 
 /* The address of GOMP_parallel in the OpenMP runtime that PyTorch uses, or null: then the pool is our own. */
-__attribute__((visibility("default"))) void rit_set_team(void *gomp_parallel);
+__attribute__((visibility("default"))) void rit_set_team(void *entry);
 
 int64_t rit_threads(void);
 
@@ -26,5 +26,20 @@ static inline void rit_parallel_sized(int64_t n, int64_t work, rit_body body, vo
         rit_parallel(n, body, context);
     }
 }
+
+/* Threads that run at the same time and may wait for each other. They are as many as came within a moment, so one at
+ * least. The one in place 0 stays to the end; the others leave when the team dissolves. */
+struct rit_team;
+typedef void (*rit_member)(void *context, struct rit_team *team, int64_t place);
+
+/* body(context, team, place) on up to `most` threads at once; returns when all have returned. */
+void rit_together(int64_t most, rit_member body, void *context);
+
+/* How many came. */
+int64_t rit_team_size(const struct rit_team *team);
+
+/* Wait for all members to come here: what they wrote before is seen after. Whether they stay together: when one keeps the
+ * others waiting, as it does where other programs want its core, they part here, and place 0 goes on alone. */
+int rit_meet(struct rit_team *team, int64_t place);
 
 #endif
