@@ -8,11 +8,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.utils import _pytree as pytree
 
-from ritornello.cell import AffineCell, Cell, demand_transition
+from ritornello._written import describe
+from ritornello.cell import AffineCell, Cell, demand_run, demand_transition
 from ritornello.errors import InputError, StateError
 from ritornello.kernels.tape import recording
 from ritornello.method import Auto, Compiled, Fused, Method
-from ritornello.method._probe import check_once, describe
+from ritornello.method._probe import check_once
 from ritornello.method.base import name_of
 from ritornello.sequence import Sequence, leading
 from ritornello.typing import Tensor, Tree
@@ -64,24 +65,32 @@ def run(
     if cu_seqlens is not None:
         x = pytree.tree_map(sequence.clear_unused, x)
     u = cell.drive(x)
+    fresh = not torch.compiler.is_compiling() and not recording()
     if state is None:
         state = cell.initial_state(sequence.batch, lead)
         _check_batch(f"what initial_state of {type(cell).__name__} returned", state, sequence.batch)
     else:
         _check_batch("`state`", state, sequence.batch)
-        if not torch.compiler.is_compiling() and not recording():
-            _check_state(cell, state, lead)
+        fresh = fresh and _check_state(cell, state, lead)  # what goes on as it did is not looked at again
     affine = cell if isinstance(cell, AffineCell) and not isinstance(method, Compiled) else None  # it compiles the step
     recurrence = cell if affine is None else demand_transition(affine, affine.transition(u))
     chosen = method.choose(recurrence) if isinstance(method, Auto) else method
     if affine is not None:
-        o, last, told = chosen.solution(recurrence, affine.query(u), state, cu_seqlens)
+        query = affine.query(u)
+        if fresh:
+            demand_run(affine, recurrence, query, state, lead)  # type: ignore[arg-type]
+        o, last, told = chosen.solution(recurrence, query, state, cu_seqlens)
         y = affine.finish(u, o)
     else:
+        if fresh and isinstance(cell, AffineCell):
+            demand_run(cell, demand_transition(cell, cell.transition(u)), cell.query(u), state, lead)
         if not isinstance(chosen, Fused):  # which never calls the step
-            check_once(cell, u, state)
+            check_once(cell, u, state, lead)
         h, last, told = chosen.solution(cell, u, state, cu_seqlens)
         y = cell.read(u, h)
+    if fresh and y is None:
+        name = "read(u, h)" if affine is None else "finish(u, o)"
+        raise InputError(f"{name} of {type(cell).__name__} returned None; wanted the outputs. Return them.")
     if cu_seqlens is not None and _may_fill_unused(cell):
         y = pytree.tree_map(sequence.clear_unused, y)
     return Result(y, last, {"method": name_of(chosen), **told})
@@ -109,8 +118,8 @@ _fitting: WeakKeyDictionary[Cell, set[Any]] = WeakKeyDictionary()
 """What states of a cell look like that were found to be of its make."""
 
 
-def _check_state(cell: Cell, state: Tree, lead: Tensor) -> None:
-    """Refuse a state of another make than the cell's own: looked at once for every kind of them.
+def _check_state(cell: Cell, state: Tree, lead: Tensor) -> bool:
+    """Refuse a state of another make than the cell's own: looked at once for every kind of them, then told by True.
 
     Raises:
         StateError: another nest, or other shapes, dtypes or devices. An op brings the dtype of a transition's state.
@@ -119,7 +128,7 @@ def _check_state(cell: Cell, state: Tree, lead: Tensor) -> None:
     key = spec, lead.shape[2:], lead.dtype, tuple((s.shape[1:], s.dtype, s.device) for s in leaves)
     known = _fitting.setdefault(cell, set())
     if key in known:
-        return
+        return False
     with torch.no_grad():
         own = cell.initial_state(1, lead)
     mine, own_spec = pytree.tree_flatten(own)
@@ -137,3 +146,4 @@ def _check_state(cell: Cell, state: Tree, lead: Tensor) -> None:
             "for an x of the same dtype and device, or None to start."
         )
     known.add(key)
+    return True

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from ritornello._written import check_methods, describe, initialised
 from ritornello.errors import InputError
-from ritornello.transition import Transition
+from ritornello.transition import MLSTM, MatrixTransition, Selective, Transition
 from ritornello.typing import Tensor, Tree, accumulated, accumulation_dtype
 
-__all__ = ["AffineCell", "Cell", "demand_transition"]
+__all__ = ["AffineCell", "Cell", "demand_run", "demand_transition"]
 
 
 class Cell(nn.Module):
@@ -37,6 +38,11 @@ class Cell(nn.Module):
     fused_anywhere: ClassVar[bool] = False
     """Whether `fused` is a program of tensors for any device, not the loop of an op where the op has no kernel."""
 
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        check_methods(cls, Cell)
+        initialised(cls, "super().__init__()")
+
     @abstractmethod
     def step(self, u: Tree, h: Tree) -> Tree:
         """The state after one step."""
@@ -48,7 +54,8 @@ class Cell(nn.Module):
             raise NotImplementedError(
                 f"{type(self).__name__} has neither initial_state(batch, like) nor a state_shape. Write one of them."
             )
-        if not isinstance(self.state_shape, tuple | list):
+        sizes = self.state_shape
+        if not isinstance(sizes, tuple | list) or not all(hasattr(size, "__index__") for size in sizes):
             raise InputError(
                 f"`state_shape` of {type(self).__name__} is {self.state_shape!r}; wanted the sizes of the state "
                 "without the batch, in a tuple: (64,)."
@@ -78,6 +85,10 @@ class AffineCell(Cell):
             def transition(self, u):
                 return rt.transition.Diagonal(torch.full_like(u, 0.9), u)
     """
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        check_methods(cls, AffineCell)
 
     @abstractmethod
     def transition(self, u: Tree) -> Transition:
@@ -134,3 +145,34 @@ def demand_transition(cell: AffineCell, made: Any) -> Transition:
             "ritornello.transition.Transition, such as Diagonal(a, b)."
         )
     return made
+
+
+def demand_run(cell: AffineCell, t: Transition, query: Tree, state: Tree, lead: Tensor) -> None:
+    """Refuse what an affine cell made of an x with the leading dimensions of `lead`: its transition, what reads it and
+    the state that it starts from.
+
+    Raises:
+        InputError: the transition has another batch or time, a query that does not read it, or another state.
+    """
+    name, kind = type(cell).__name__, type(t).__name__
+    given = {n: s for n in t.over_time if (s := getattr(t, n)) is not None}
+    if any(s.shape[:2] != lead.shape[:2] for s in given.values()):
+        raise InputError(
+            f"transition(u) of {name} returned {t!r}, for an x of (B, T) = {tuple(lead.shape[:2])}. Give all of its "
+            "tensors that leading (B, T): one step for each time of x."
+        )
+    wanted = t.k.shape if isinstance(t, MatrixTransition | MLSTM) else None
+    if (wanted and getattr(query, "shape", None) != wanted) or (query is None and isinstance(t, Selective)):
+        what = f"a tensor of the shape of its k, {tuple(wanted)}" if wanted else "the pair (C, x)"
+        raise InputError(
+            f"query(u) of {name} returned {describe(query)}, and the state of its {kind} is read by {what}. Return "
+            "that from query(u)."
+        )
+    if cell.state_shape is None and type(cell).initial_state is AffineCell.initial_state:
+        return
+    (own, own_spec), (its, its_spec) = pytree.tree_flatten(state), pytree.tree_flatten(start := t.start())
+    if own_spec != its_spec or [s.shape[1:] for s in own] != [s.shape[1:] for s in its]:
+        raise InputError(
+            f"The initial state of {name} is {describe(state, 1)} for each sequence, and that of its {kind} is "
+            f"{describe(start, 1)}. Leave out its state_shape and initial_state: they follow from the transition."
+        )

@@ -20,7 +20,7 @@ PACKAGE = "ritornello"
 
 FLOORS = (
     {"errors", "typing", "_files", "_interrupts"},
-    {"state", "sequence", "tasks"},
+    {"state", "sequence", "tasks", "_written"},
     {"kernels"},
     {"ops"},
     {"transition"},

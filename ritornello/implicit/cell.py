@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _pytree as pytree
 
+from ritornello._written import check_methods, describe
 from ritornello.cell import Cell
-from ritornello.errors import ConvergenceError
+from ritornello.errors import ConvergenceError, InputError
 from ritornello.implicit._anderson import fixed_point, rounding
 from ritornello.implicit._gradient import LOOSE, attach
 from ritornello.sequence import Sequence
@@ -49,6 +50,10 @@ class ImplicitCell(Cell):
     same numbers where the solution is unique; a sweep that contracts (|∂F/∂y| < 1) has one, and finds it.
     """
 
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        check_methods(cls, ImplicitCell)
+
     @abstractmethod
     def sweep(self, u: Tree, y: Tensor, h: Tree, sequence: Sequence) -> tuple[Tensor, Tree]:
         """What F makes of a guess: the outputs, and the last state.
@@ -79,7 +84,7 @@ class ImplicitCell(Cell):
         sequence, enough = Sequence(len(first), 1), LOOSE.get(first.dtype, 1e-5)
         with torch.no_grad():
             found = fixed_point(
-                lambda y: self.sweep(fixed, y, before, sequence)[0], first, rounding(first.dtype), MOST, enough=enough
+                lambda y: self._swept(fixed, y, before, sequence), first, rounding(first.dtype), MOST, enough=enough
             )
         worst = float(found.residual.max()) if len(first) else 0.0
         if not worst <= enough:
@@ -89,3 +94,18 @@ class ImplicitCell(Cell):
                 "back smaller, by its initialisation, weight decay or a lower learning rate."
             )
         return attach(self, u, found.y, h, sequence)[1]
+
+    def _swept(self, u: Tree, y: Tensor, h: Tree, sequence: Sequence) -> Tensor:
+        """The outputs of one sweep.
+
+        Raises:
+            InputError: it returned no pair, or outputs of another shape.
+        """
+        made = self.sweep(u, y, h, sequence)
+        if isinstance(made, tuple) and len(made) == 2 and getattr(made[0], "shape", None) == y.shape:
+            return made[0]
+        pair = f"outputs {describe(made[0])}" if isinstance(made, tuple) and len(made) == 2 else describe(made)
+        raise InputError(
+            f"sweep(u, y, h, sequence) of {type(self).__name__} returned {pair}, for a guess y of {describe(y)}. "
+            "Return a pair: the outputs in the shape of y, and the state after the last step."
+        )

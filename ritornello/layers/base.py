@@ -19,9 +19,11 @@ from torch import nn
 from ritornello import ops
 from ritornello import state as states
 from ritornello._run import run
+from ritornello._written import check_methods, initialised
 from ritornello.cell import Cell
 from ritornello.errors import BackendError, InputError, StateError
 from ritornello.kernels.tape import recording
+from ritornello.layers.parts.mixed import check_mixed, fits
 from ritornello.layers.parts.tags import working_weight
 from ritornello.method import Auto, Fused, Method
 from ritornello.sequence import Masked, Sequence
@@ -79,6 +81,13 @@ class Leaf:
     shape: tuple[int | None, ...]
     holds: str = "sum"
     fill: float = 0.0
+
+    def __post_init__(self):
+        if not isinstance(self.shape, tuple | list) or self.holds not in ("sum", "input", "index"):
+            raise InputError(
+                f"{self} describes no tensor of a state; wanted its sizes without the batch, in a tuple, and what it "
+                "holds: 'sum', 'input' or 'index'. Write it as Leaf((64,), 'sum')."
+            )
 
     def dtype(self, activations: torch.dtype) -> torch.dtype:
         if self.holds == "index":
@@ -144,8 +153,11 @@ class Layer(nn.Module):
     traits: Traits
 
     def __init_subclass__(cls, **options: Any):
-        """torch.compile counts how often it compiled a code object, eight times at most: every class has its own."""
+        """Look at what a class writes. torch.compile counts how often it compiled a code object, eight times at most:
+        every class has its own."""
         super().__init_subclass__(**options)
+        check_methods(cls, Layer)
+        initialised(cls, "super().__init__(width)")
         if "forward" not in vars(cls) and isinstance(cls.forward, FunctionType):
             cls.forward = _with_own_code(cls.forward, f"{cls.__qualname__}.forward")
 
@@ -231,6 +243,7 @@ class Layer(nn.Module):
 
         Outputs beyond the last packed sequence are finite, and mean nothing.
         """
+        begun = state is None and not torch.compiler.is_compiling() and not recording()
         if state is None:
             state = self.initial_state(call.sequence.batch, like=x)
         else:
@@ -242,12 +255,14 @@ class Layer(nn.Module):
             states.check(state, self.kind, self.version, self.spec, call.sequence.batch)
             if not torch.compiler.is_compiling() and not recording():  # which look at no numbers
                 state = self._taken(state, x, call.sequence.batch)
-        if self.direction == "forward":
-            y, leaves = self.mix(x, state.leaves, call)
+        forward = self.direction == "forward"
+        made = self.mix(x if forward else call.sequence.reverse(x), state.leaves, call)
+        if begun:
+            check_mixed(self, made, x, call.sequence.batch)
+        y, leaves = made
+        if forward:
             return y, State(self.kind, self.version, self.spec, leaves)
-        turn = call.sequence.reverse
-        y, leaves = self.mix(turn(x), state.leaves, call)
-        y = turn(y)
+        y = call.sequence.reverse(y)
         if self.direction == "both":
             ahead, _ = self.mix(x, self.initial_state(call.sequence.batch, like=x).leaves, call)
             y = y + ahead
@@ -259,9 +274,15 @@ class Layer(nn.Module):
         if like is None:
             like = working_weight(self)
             like = torch.empty(0) if like is None else like
+        leaves = self.leaves()
+        if not isinstance(leaves, Mapping) or any(not isinstance(leaf, Leaf) for leaf in leaves.values()):
+            raise InputError(
+                f"leaves() of {type(self).__name__} returned {leaves!r}; wanted a Leaf for each tensor of the state, "
+                "by name. Return a dict such as {'h': Leaf((64,))}."
+            )
         tensors = {
             name: like.new_full((batch, *(s or 0 for s in leaf.shape)), leaf.fill, dtype=leaf.dtype(like.dtype))
-            for name, leaf in self.leaves().items()
+            for name, leaf in leaves.items()
         }
         return State(self.kind, self.version, self.spec, tensors)
 
@@ -275,7 +296,7 @@ class Layer(nn.Module):
         cast = {}
         for name, leaf in self._leaves.items():
             t = state.leaves.get(name)
-            if not isinstance(t, torch.Tensor) or not _fits(t.shape, (batch, *leaf.shape)):
+            if not isinstance(t, torch.Tensor) or not fits(t.shape, (batch, *leaf.shape)):
                 wanted = ", ".join("any" if size is None else str(size) for size in (batch, *leaf.shape))
                 got = tuple(t.shape) if isinstance(t, torch.Tensor) else f"a {type(t).__name__}"
                 raise StateError(
@@ -342,10 +363,6 @@ def as_seen(
         )
     masked = Masked.of(x, mask)
     return masked.pack(x), Call(masked.sequence, method, donate), masked
-
-
-def _fits(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(got) == len(wanted) and all(w is None or w == g for g, w in zip(got, wanted, strict=True))
 
 
 def _with_own_code(function: Any, qualname: str) -> Any:

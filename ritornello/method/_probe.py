@@ -10,11 +10,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.utils import _pytree as pytree
 
+from ritornello._written import describe
 from ritornello.cell import Cell
-from ritornello.errors import InputError
+from ritornello.errors import InputError, RitornelloError
 from ritornello.typing import Tensor, Tree
 
-__all__ = ["check_once", "check_pure", "describe", "few_rows", "unseen"]
+__all__ = ["check_once", "check_pure", "few_rows", "unseen"]
 
 ROWS = 4
 MOST_PARTS = 100
@@ -40,13 +41,23 @@ def few_rows(u: Tree, state: Tree) -> tuple[Tree, Tree]:
     return pytree.tree_map(lambda x: x[row, time], u), pytree.tree_map(lambda x: x[row], state)
 
 
-def check_once(cell: Cell, u: Tree, state: Tree) -> None:
+def check_once(cell: Cell, u: Tree, state: Tree, lead: Tensor) -> None:
     """`check_pure` for a cell that has not been looked at yet, from what it is run with: u (B, T, ...) and the state.
 
-    Packed sequences lie in one row: the first sequence's state stands for all.
+    Packed sequences lie in one row: the first sequence's state stands for all. `lead` is the x that u was made of.
+
+    Raises:
+        InputError: as `check_pure`, or what drives the steps has not the batch and time of x.
     """
-    lead = pytree.tree_leaves(u)[0]
-    if torch.compiler.is_compiling() or cell in _checked or lead.shape[0] * lead.shape[1] == 0:
+    if torch.compiler.is_compiling() or cell in _checked:
+        return
+    driving = pytree.tree_leaves(u)
+    if not driving or any(not isinstance(x, Tensor) or x.shape[:2] != lead.shape[:2] for x in driving):
+        raise InputError(
+            f"drive(x) of {type(cell).__name__} returned {describe(u)}, for an x of (B, T) = {tuple(lead.shape[:2])}. "
+            "Return a tensor, or a nest of such, with that leading (B, T): the step is given one time of each."
+        )
+    if lead.shape[0] * lead.shape[1] == 0:
         return
     leaves = pytree.tree_leaves(state)
     if leaves and len(leaves[0]) >= lead.shape[0]:
@@ -98,7 +109,16 @@ def check_pure(cell: Cell, u: Tree, h: Tree) -> None:
 def _call(cell: Cell, name: str, u: Tree, h: Tree) -> Tree:
     given = pytree.tree_map(torch.clone, (u, h))
     versions = [x._version for x in pytree.tree_leaves(given)]  # what changed a number into itself counts too
-    result = cell.step(*given)
+    try:
+        result = cell.step(*given)
+    except (NotImplementedError, RitornelloError):  # sentences
+        raise
+    except Exception as error:
+        error.add_note(
+            f"The step of {name} was given u = {describe(u)} and h = {describe(h)}: a few rows, to try it. What h is "
+            f"like is said by initial_state or state_shape of {name}."
+        )
+        raise
     if versions != [x._version for x in pytree.tree_leaves(given)] or not _same(given, (u, h)):
         raise InputError(
             f"The step of {name} changes its arguments in place; methods call it more than once with the same ones. "
@@ -111,19 +131,6 @@ def _same(one: Tree, two: Tree) -> bool:
     """Equal to the bit, NaN included."""
     pairs = zip(pytree.tree_leaves(one), pytree.tree_leaves(two), strict=True)
     return all(a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all()) for a, b in pairs)
-
-
-def describe(tree: Tree, skipped: int) -> str:
-    """The nest as it would be written, without the first `skipped` dimensions."""
-    if isinstance(tree, Tensor):
-        return f"{tuple(tree.shape[skipped:])} {str(tree.dtype).removeprefix('torch.')}"
-    if isinstance(tree, dict):
-        return "{" + ", ".join(f"{k!r}: {describe(x, skipped)}" for k, x in tree.items()) + "}"
-    if isinstance(tree, list | tuple):
-        parts = ", ".join(describe(x, skipped) for x in tree) + "," * (type(tree) is tuple and len(tree) == 1)
-        name = "" if type(tree) in (list, tuple) else type(tree).__name__
-        return name + (f"[{parts}]" if isinstance(tree, list) else f"({parts})")
-    return repr(tree)
 
 
 def _check_shapes(name: str, h: Tree, new: Tree) -> None:
