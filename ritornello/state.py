@@ -47,6 +47,10 @@ __all__ = [
 class State:
     """What one layer, or a model of many, has read.
 
+    Where gradients are recorded it holds on to the graph that made it. Carried from one training step into the next it
+    must be cut from that, by `detach`: else the next ``backward()`` runs into what the last one has freed, and PyTorch
+    says "Trying to backward through the graph a second time".
+
     Args:
         kind: the layer's name.
         version: an integer of that layer's layout of its state.
@@ -122,8 +126,10 @@ def map_tensors(function: Callable[..., Tensor], state: State, *others: State) -
 
 def _demand(state: Any) -> None:
     if not isinstance(state, State):
+        bare = isinstance(state, Tensor | tuple | list | dict)
         raise StateError(
             f"`state` is a {type(state).__name__}; wanted a State, as a layer or a model returns it beside the output."
+            + " That of a cell is bare tensors, with functions of their own: state.detach()." * bare
         )
 
 
@@ -136,7 +142,16 @@ def fork(state: State, n: int = 1) -> State:
 
 
 def detach(state: State) -> State:
-    """The same state, cut from the graph that made it: for truncated backpropagation through time."""
+    """The same state, cut from the graph that made it: for truncated backpropagation through time.
+
+        state = None
+        for window in windows:
+            loss, state = model.loss(window, state=state, return_state=True)
+            loss.backward()
+            state = rt.state.detach(state)    # else: "Trying to backward through the graph a second time"
+
+    The state of a cell, which `rt.run` returns, is bare tensors: ``state.detach()``.
+    """
     return map_tensors(torch.Tensor.detach, state)
 
 

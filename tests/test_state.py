@@ -84,6 +84,39 @@ def test_to_detach_zeros_and_bytes():
     assert rt.state.nbytes(state) == 3 * 2 * 5 * 4 + 3 * 8 + 3 * 4 * 2
 
 
+def windows_of(what: str):
+    """A function of a state, or None, that reads a window and returns a loss and the state after it; its parameters."""
+    if what == "cell":
+        cell, x = rt.cells.LSTMCell(4, 4), torch.randn(2, 5, 4)
+        return lambda h: (lambda found: (found.y.square().sum(), found.state))(rt.run(cell, x, h)), cell
+    if what == "layer":
+        layer, x = rt.layers.build("gla", 8), torch.randn(2, 5, 8)
+        return lambda state: (lambda y, state: (y.square().sum(), state))(*layer(x, state)), layer
+    model = rt.LanguageModel(rt.ModelConfig(vocab_size=11, width=8, pattern=["lstm", "gla"]))
+    ids = torch.randint(11, (2, 5))
+    return lambda state: model.loss(ids, state=state, return_state=True), model
+
+
+@pytest.mark.parametrize("what", ["cell", "layer", "model"])
+def test_a_state_is_carried_from_one_training_step_to_the_next_detached(what):
+    """As the documentation of `State` says, with the error that it names where `detach` is left out."""
+    torch.manual_seed(0)
+    window, weights = windows_of(what)
+    loss, state = window(None)
+    loss.backward()
+    assert "Trying to backward through the graph a second time" in (rt.State.__doc__ or "")
+    with pytest.raises(RuntimeError, match="Trying to backward through the graph a second time"):
+        window(state)[0].backward()
+    cut = pytree.tree_map(torch.Tensor.detach, state) if what == "cell" else rt.state.detach(state)
+    weights.zero_grad()
+    loss, after = window(cut)
+    loss.backward()
+    assert all(p.grad is not None for p in weights.parameters())
+    for mine, theirs in zip(pytree.tree_leaves(cut), pytree.tree_leaves(state), strict=True):
+        assert torch.equal(mine, theirs) and not mine.requires_grad
+    assert any(t.requires_grad for t in pytree.tree_leaves(after))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -130,8 +163,12 @@ def test_other_refusals():
     ],
 )
 def test_what_is_no_state_is_refused(verb):
-    with pytest.raises(StateError, match="`state` is a Tensor; wanted a State"):
+    with pytest.raises(
+        StateError, match=r"`state` is a Tensor; wanted a State.* of a cell is bare .*: state.detach\(\)"
+    ):
         verb(torch.zeros(2))
+    with pytest.raises(StateError, match=r"`state` is a int; wanted a State, .* beside the output.$"):
+        verb(2)
 
 
 def test_broken_files_are_refused(tmp_path):
