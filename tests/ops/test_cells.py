@@ -181,6 +181,15 @@ def test_packing_is_separate_calls(cell, backend):
             close(packed, results(cell, inputs, weights, states, torch.tensor(ends)), 3e-5)
 
 
+@pytest.mark.parametrize("cell", NATIVE)
+def test_packing_of_no_sequence(cell):
+    inputs, weights, states = tensors(cell, batch=1, steps=3, rows=0, dtype=torch.float32)
+    with registry.backend("native"):
+        y, last = call(cell, inputs, weights, states, torch.tensor([0]))
+        grads = torch.autograd.grad(y.sum(), [*inputs, *weights])
+    assert not any(x.any() for x in (y, *last, *grads))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("batch", "steps", "heads", "d"),

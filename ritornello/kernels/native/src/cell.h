@@ -139,7 +139,7 @@ static int cell_forward_group(const struct cell_call *call, struct cell_share *s
     const struct cell *cell = call->cell;
     const int64_t head = item % cell->heads, padded = call->tiles * CELL_PANEL;
     const struct cell_group group = cell_group(call, item / cell->heads);
-    const int64_t state_rows = call->tiled || share->team ? cell_copy_row(call) : padded;
+    const int64_t state_rows = call->tiled ? cell_copy_row(call) : padded; /* a team's columns have no padding */
     real *state = scratch->state, *product = scratch->product;
     int64_t active = group.rows;
     cell_begin(call, group.rows);
@@ -152,9 +152,11 @@ static int cell_forward_group(const struct cell_call *call, struct cell_share *s
             for (int64_t g = 0; g < call->gates; g++) cell_fetch(now.u + g * now.u_gate, now.width * (int64_t)sizeof(act));
         }
         for (int64_t stage = 0; stage < call->stages; stage++, share->turn = !share->turn) {
-            const real *a = cell_operand(call, share, active, state + stage * CELL_MOST * padded, padded, scratch->copy[share->turn]);
+            const real *rows = state + stage * CELL_MOST * padded;
+            const real *a = cell_operand(call, share, active, rows, padded, scratch->copy[share->turn]);
             if (!cell_meet(call, share)) return 0;
-            cell_multiply(call, share, head, stage, active, a, state_rows, product + stage * call->each * padded, call->gates * padded);
+            cell_multiply(call, share, head, stage, active, a, state_rows, product + stage * call->each * padded,
+                          call->gates * padded);
             for (int64_t r = 0; r < active; r++) {
                 struct cell_now now = cell_now(call, share, &group.row[r], head, t);
                 now.stage = stage;
@@ -226,7 +228,9 @@ INLINE int64_t cell_items(const struct cell_call *call) {
 }
 
 /* How many rows, of any head, a thread gets where they are what is shared. */
-INLINE int64_t cell_rows(const struct cell_call *call) { return rit_divide_up(call->cell->rows * call->cell->heads, rit_threads()); }
+INLINE int64_t cell_rows(const struct cell_call *call) {
+    return rit_divide_up(call->cell->rows * call->cell->heads, rit_threads());
+}
 
 /* How many threads share the columns, 1 where they share the rows: columns where threads would be idle, and where a
  * matrix beyond the second cache is read for few rows. A meeting takes about a microsecond. */
@@ -277,11 +281,11 @@ INLINE void cell_run_staged(const struct cell *cell, int64_t gates, int64_t stag
     const int64_t work = (cell->starts ? cell->steps : cell->rows * cell->steps) * cell->heads * call.packed_head;
     /* Packed rows are of many lengths: small groups, for whoever is free. */
     const int64_t most = call.tiled ? CELL_TILED : cell->starts ? CELL_ROWS : CELL_MOST, rows = cell_rows(&call);
-    const int64_t members = cell_members(&call, rows, work);
-    call.group = rit_min(most, members > 1 ? cell->rows : rows);
-    if (members > 1) {
+    call.members = cell_members(&call, rows, work);
+    call.group = rit_max(1, rit_min(most, call.members > 1 ? cell->rows : rows)); /* packed, there may be no row */
+    if (call.members > 1) {
         struct cell_together together = {&call, cell_scratch(&call)};
-        rit_together(members, cell_member, &together);
+        rit_together(call.members, cell_member, &together);
         free(together.scratch.all);
     } else {
         rit_parallel_sized(cell_items(&call), work, cell_item, &call);

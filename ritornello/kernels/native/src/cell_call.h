@@ -53,6 +53,7 @@ typedef void (*cell_point)(const struct cell_now *now);
 struct cell_call {
     const struct cell *cell;
     int64_t gates, states, slots, group, tiles;
+    int64_t members;      /* threads that share the columns; 1 where they share the rows */
     int64_t stages, each; /* products of a step, one after the other, and the gates of one; nearly always one of all */
     int backward;        /* the products are with Rᵀ */
     int tiled;           /* packed is for cell_tiles_product */

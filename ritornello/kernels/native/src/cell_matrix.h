@@ -132,13 +132,13 @@ INLINE void cell_multiply(const struct cell_call *call, const struct cell_share 
         cell_product_packed(active, depth, panels, a, a_row, w, out, out_row);
 }
 
-/* Reals of a row of what the product multiplies, where that is a copy. */
+/* Reals of a row of what the product multiplies, where cell_operand copies it, else 0. */
 INLINE int64_t cell_copy_row(const struct cell_call *call) {
-    const int64_t depth = (call->backward ? call->each : 1) * call->cell->width;
+    const int64_t width = call->cell->width;
 #ifdef RIT_TILES
-    if (call->tiled) return cell_tiles_blocks(depth) * TILE_DEPTH / 2;
+    if (call->tiled) return cell_tiles_blocks((call->backward ? call->each : 1) * width) * TILE_DEPTH / 2;
 #endif
-    return depth;
+    return call->members > 1 && !call->backward ? width : 0;
 }
 
 /* The rows as the product takes them: for the tiles in bfloat16, and for a team where the others go on reading them while the

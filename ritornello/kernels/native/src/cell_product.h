@@ -88,8 +88,9 @@ static void cell_product_packed(int64_t rows, int64_t depth, int64_t panels, con
     const int64_t panel = depth * CELL_PANEL, most = rows > CELL_ROWS ? 4 : panels;
     for (int64_t p = 0; p < panels; p += most)
         for (int64_t r = 0; r < rows; r += CELL_ROWS)
-            cell_product(rit_min(CELL_ROWS, rows - r), depth, rit_min(most, panels - p), 0, (struct cell_rows){a + r * a_row, a_row, 1},
-                         (struct cell_panels){w + p * panel, panel, CELL_PANEL}, out + r * out_row + p * CELL_PANEL, out_row);
+            cell_product(rit_min(CELL_ROWS, rows - r), depth, rit_min(most, panels - p), 0,
+                         (struct cell_rows){a + r * a_row, a_row, 1}, (struct cell_panels){w + p * panel, panel, CELL_PANEL},
+                         out + r * out_row + p * CELL_PANEL, out_row);
 }
 
 /* Panel `tile` of the matrix m[k][j], element (k, j) at m[k * m_row + j * m_column], columns beyond `columns` zero. */

@@ -75,7 +75,8 @@ INLINE void cell_tiles_pack_whole(const act *m, int64_t m_row, int64_t m_column,
 static void cell_tiles_pack(const act *m, int64_t outer, int64_t m_outer, int64_t depth, int64_t m_row, int64_t m_column,
                             int64_t columns, int64_t strips, act *out) {
     const int64_t count = rit_min(TILE_COLUMNS, columns), block = strips * TILE_NUMBERS;
-    if (count == TILE_COLUMNS && depth % TILE_DEPTH == 0) { /* then m_row or m_column, which is the depth or whole bundles, is even */
+    /* Whole tiles: m_row or m_column is 1, and the other, the depth, is even. */
+    if (count == TILE_COLUMNS && depth % TILE_DEPTH == 0) {
         for (int64_t group = 0; group < outer; group++)
             for (int64_t k = 0; k < depth; k += TILE_DEPTH, out += block)
                 cell_tiles_pack_whole(m + group * m_outer + k * m_row, m_row, m_column, out);

@@ -13,7 +13,10 @@ static __attribute__((unused)) void transpose(const real *from, int64_t from_row
 #if defined(__clang__)
             for (int l = 0; l < RIT_LANES; l++)
                 for (int m = 0; m < RIT_LANES; m++)
-                    to[(j + m) * to_row + i + l] = i + l < rows ? from[(i + l) * from_row + j + m] : 0;
+                    if (i + l < rows)
+                        memcpy(to + (j + m) * to_row + i + l, from + (i + l) * from_row + j + m, sizeof *to);
+                    else
+                        to[(j + m) * to_row + i + l] = 0;
 #else
             vec x[RIT_LANES];
             ivec lane;
