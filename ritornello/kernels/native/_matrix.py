@@ -26,7 +26,6 @@ _backward = Entry("matrix_backward", COMMON + "22q")
 
 _NO_VIEW = (0, 0, 0, 0)
 _GRADIENTS = ("q", "k", "a", "b", "v", "beta", "gain", "decay", "bonus", "state", "n")  # as in C
-_ALWAYS = ("state", "n")  # which C writes unasked
 
 
 @dataclass
@@ -149,9 +148,7 @@ def backward(
     }
     new = x.state.new_empty if x.starts is None else x.state.new_zeros
     made = {
-        name: untouched(new(shapes[name]))
-        for name, need in zip(names, needs, strict=True)
-        if name in shapes and (need or name in _ALWAYS)
+        name: untouched(new(shapes[name])) for name, need in zip(names, needs, strict=True) if need and name in shapes
     }
     if "bonus" in made:
         made["bonus"].zero_()

@@ -94,11 +94,11 @@ INLINE void matrix_decay_row(const struct matrix *x, real *to, int64_t row, int6
     }
 }
 
-/* Rows that will be read soon. Those of one head lie too far apart in memory for the processor to foresee them, and
- * waiting for them cost as much time as the recurrence itself. */
+/* Rows that will be read or written soon. Those of one head lie too far apart in memory for the processor to foresee them, and
+ * waiting for them cost as much time as the recurrence itself; a write waits as a read does, as its line is brought first. */
 struct ahead {
-    const char *at[8];
-    int64_t stride[8], bytes[8];
+    const char *at[16];
+    int64_t stride[16], bytes[16];
     int count;
 };
 

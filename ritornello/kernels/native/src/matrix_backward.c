@@ -37,6 +37,16 @@ static void written_back(const struct chunk *k, const struct columns *c, const r
     product_triangle(0, k->steps, c->width, (struct factor){pairs, 1, CHUNK}, c->go, c->width, to, c->width);
 }
 
+/* Σ over the rows of x ⊙ y, in one vector of columns: several sums, as each addition waits for the one before it. */
+INLINE vec dot_columns(const real *x, const real *y, int64_t rows, int64_t row) {
+    vec sum[4] = {0};
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4)
+        for (int n = 0; n < 4; n++) sum[n] += vec_load(x + (r + n) * row) * vec_load(y + (r + n) * row);
+    for (; r < rows; r++) sum[0] += vec_load(x + r * row) * vec_load(y + r * row);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 static void columns_back(int64_t mode, struct chunk *k, struct rows_back *g, const struct columns *c, const real *state,
                          real *gradient) {
     const int64_t keys = k->width, steps = k->steps, count = c->count, width = c->width;
@@ -45,11 +55,7 @@ static void columns_back(int64_t mode, struct chunk *k, struct rows_back *g, con
     product(steps, keys, count, w, gradient, keys, SET, 0, g->ke, keys);
     chunk_fetch(k, 2);
     if (mode == DPLR) product(steps, keys, count, r, gradient, keys, SET, 0, g->be, keys);
-    for (int64_t i = 0; i < keys; i += RIT_LANES) {
-        vec sum = {0};
-        for (int64_t v = 0; v < count; v++) sum += vec_load(gradient + v * keys + i) * vec_load(state + v * keys + i);
-        vec_store(g->de + i, sum);
-    }
+    for (int64_t i = 0; i < keys; i += RIT_LANES) vec_store(g->de + i, dot_columns(gradient + i, state + i, count, keys));
     written_back(k, c, k->ke, k->qk, k->kt, gradient, c->dw);
     if (mode == DPLR) written_back(k, c, k->be, k->qb, k->bt, gradient, c->dr);
     chunk_fetch(k, 3);
@@ -82,18 +88,23 @@ static void load(const struct matrix_backward *f, struct work *w, const struct p
     load_columns(f, w, p, start);
 }
 
-/* The rows of the segment before, which is next. */
+/* The rows that this chunk's gradients are written to, and those of the same chunk in the segment before, which is next. */
 static void look_ahead(const struct matrix_backward *f, struct work *w, const struct place *p, int64_t chunk, int64_t passed) {
     const struct matrix *x = &f->x;
     struct ahead *to = &w->chunk.ahead;
-    const int64_t time = w->start - x->interval + chunk * CHUNK, columns = rit_min(p->end, x->values) - p->first;
-    w->chunk.fetched = 0, w->chunk.fetchable = passed ? CHUNK : 0;
-    if (!passed) return;
-    ahead_rows(x, to, p->row, time, p->head, p->value_head);
-    if (x->mode != DELTA) ahead_add(to, AT(x->v, p->row, time, p->value_head) + p->first, x->v.t, columns, sizeof(act));
-    if (f->go.at) ahead_add(to, AT(f->go, p->row, time, p->value_head) + p->first, f->go.t, columns, sizeof(act));
-    if (x->kept)
-        ahead_add(to, matrix_kept(x, p->row, time, p->value_head) + p->first, x->value_heads * x->values, columns, sizeof(real));
+    const int64_t here = w->start + chunk * CHUNK, time = here - x->interval, columns = rit_min(p->end, x->values) - p->first;
+    const struct gradient_rows rows = gradient_rows(f, p, here);
+    w->chunk.fetched = 0, w->chunk.fetchable = CHUNK, to->count = 0;
+    if (passed) {
+        ahead_rows(x, to, p->row, time, p->head, p->value_head);
+        if (x->mode != DELTA) ahead_add(to, AT(x->v, p->row, time, p->value_head) + p->first, x->v.t, columns, sizeof(act));
+        if (f->go.at) ahead_add(to, AT(f->go, p->row, time, p->value_head) + p->first, f->go.t, columns, sizeof(act));
+        if (x->kept)
+            ahead_add(to, matrix_kept(x, p->row, time, p->value_head) + p->first, x->value_heads * x->values, columns, sizeof(real));
+    }
+    for (int i = 0; i < 4; i++) ahead_add(to, rows.keys[i], x->heads * x->keys, x->keys, sizeof(real));
+    ahead_add(to, rows.v, x->value_heads * x->values, columns, sizeof(real));
+    if (x->vector) ahead_add(to, rows.decay, x->value_heads * x->keys, x->keys, sizeof(real));
 }
 
 /* One value head through one segment, `passed` steps into its sequence. */
@@ -193,12 +204,10 @@ static void walk_back(const struct job *job, struct work *w, struct walk *walk) 
     const int64_t value_heads = x->value_heads / x->heads, size = w->columns.count * w->chunk.width;
     w->start = walk->span.start + walk->passed;
     w->steps = rit_min(x->interval, walk->span.end - w->start);
-    for (int i = 0; i < 4; i++) memset(w->totals[i], 0, (size_t)(w->steps * w->chunk.width) * sizeof(real));
     for (int64_t j = 0; j < value_heads; j++) {
         walk->p.value_head = walk->p.head * value_heads + j;
         run_segment(job->f, w, &walk->p, walk->passed, walk->gradients + j * size);
     }
-    store_rows(job->f, w, &walk->p);
     walk->passed -= x->interval;
 }
 

@@ -19,7 +19,7 @@ struct tile {
     real *q, *k, *d, *a, *b;    /* (CHUNK, rows) */
     real beta[CHUNK];           /* β of DELTA; Σ u k q of BONUS */
     vec *v, *o, *kept;          /* (CHUNK, width) */
-    struct ahead ahead;         /* of the next chunk */
+    struct ahead ahead;         /* what is read for the next chunk, and written for this one */
     struct gates *gates;        /* mLSTM's; null for all others */
 };
 
@@ -257,6 +257,10 @@ static void walk_chunk(const struct job *job, struct walk *w) {
         ahead_rows(x, &tile->ahead, p->row, next, p->head, p->value_head);
         ahead_add(&tile->ahead, AT(x->v, p->row, next, p->value_head) + p->column, x->v.t, p->columns, sizeof(act));
     }
+    ahead_add(&tile->ahead, AT(job->f->o, p->row, time, p->value_head) + p->column, job->f->o.t, p->columns, sizeof(act));
+    if (x->kept)
+        ahead_add(&tile->ahead, matrix_kept(x, p->row, time, p->value_head) + p->column, x->value_heads * x->values, p->columns,
+                  sizeof(real));
     run_chunk(tile, x->mode, x->vector, steps);
     store_chunk(job->f, tile, p, time, steps);
     w->time = next;

@@ -40,7 +40,7 @@ struct work {
     real *decays;           /* of the segment, (interval, K) */
     real *states;           /* before each of its chunks, (interval / CHUNK, columns, K) */
     real *gradients;        /* G of every value head of every walk, (columns, K) each */
-    real *totals[4];        /* of q, k, a, b over the value heads, (interval, K) */
+    real *totals[4];        /* of q, k, a, b over the value heads so far, (interval, K) */
 };
 
 /* −(∂o · o) · norm · slope: the gradient of nᵀ q, through the normaliser of mLSTM. */
@@ -90,18 +90,50 @@ INLINE int64_t gate_index(const struct matrix *x, const struct place *p, int64_t
     return (part_row(x, p) * x->value_heads + p->value_head) * x->steps + time;
 }
 
+/* Where the gradients of one step lie: of q, k, a and b, of v, and of a decay in every key. */
+struct gradient_rows {
+    real *keys[4], *v, *decay;
+};
+
+INLINE struct gradient_rows gradient_rows(const struct matrix_backward *f, const struct place *p, int64_t time) {
+    const struct matrix *x = &f->x;
+    const int64_t summed = part_row(x, p) * x->steps + time, own = (p->row * x->steps + time) * x->value_heads + p->value_head;
+    real *const of[] = {f->q, f->k, f->a, f->b};
+    struct gradient_rows rows = {0};
+    for (int i = 0; i < 4; i++) rows.keys[i] = of[i] ? of[i] + (summed * x->heads + p->head) * x->keys : 0;
+    if (f->v) rows.v = f->v + own * x->values + p->first;
+    if (f->decay) rows.decay = f->decay + (summed * x->value_heads + p->value_head) * x->keys;
+    return rows;
+}
+
+/* One row of the gradient of q, k, a or b. The value heads of a head are summed: all but the last leave their sum in `total`. */
+struct row_sum {
+    real *total, *to;
+    real factor;
+    int first, last;
+};
+
+INLINE void row_add(const struct row_sum *s, int64_t i, int64_t keys, vec x) {
+    if (!s->first) x += vec_load(s->total + i);
+    if (!s->last) vec_store(s->total + i, x);
+    else if (s->to) vec_store_part(s->to + i, s->factor * x, keys - i);
+}
+
 /* What one value head adds to the sums of its head, and the gradients that are its own. */
 static void store_head(const struct matrix_backward *f, struct work *w, const struct place *p, int64_t start) {
     const struct matrix *x = &f->x;
     const struct chunk *c = &w->chunk;
     const struct rows_back *g = &w->rows;
-    const int64_t keys = x->keys, width = c->width;
+    const int64_t keys = x->keys, width = c->width, sharing = x->value_heads / x->heads, which = p->value_head % sharing;
     const real *u = x->bonus ? x->bonus + p->value_head * keys : 0;
     for (int64_t t = 0; t < c->steps; t++) {
-        const int64_t at = t * width, total = (start - w->start + t) * width;
-        const int64_t gate = gate_index(x, p, start + t);
-        const int64_t decays = ((part_row(x, p) * x->steps + start + t) * x->value_heads + p->value_head) * keys;
+        const int64_t at = t * width, time = start + t, total = (time - w->start) * width, gate = gate_index(x, p, time);
+        const struct gradient_rows to = gradient_rows(f, p, time);
         const real vo = g->qk[t * CHUNK + t]; /* v · ∂o, of BONUS */
+        const real factor[] = {(real)x->scale, x->gain.at ? *AT(x->gain, p->row, time, p->head) : 1, 1, 1};
+        struct row_sum sum[4];
+        for (int j = 0; j < 4; j++)
+            sum[j] = (struct row_sum){w->totals[j] + total, to.keys[j], factor[j], !which, which + 1 == sharing};
         vec sum_d = {0}, sum_k = {0};
         for (int64_t i = 0; i < keys; i += RIT_LANES) {
             const int64_t here = at + i;
@@ -112,22 +144,21 @@ static void store_head(const struct matrix_backward *f, struct work *w, const st
                 dq += uv * k;
                 dk += uv * q;
                 if (f->bonus) {
-                    real *to = f->bonus + ((p->part * x->sequences + p->n) * x->value_heads + p->value_head) * keys + i;
-                    vec_store_part(to, vec_load_part(to, keys - i) + vo * k * q, keys - i);
+                    real *of_u = f->bonus + ((p->part * x->sequences + p->n) * x->value_heads + p->value_head) * keys + i;
+                    vec_store_part(of_u, vec_load_part(of_u, keys - i) + vo * k * q, keys - i);
                 }
             }
             if (f->decay && !c->scalar) {
                 const vec dd = vec_load(g->d + here) * (x->logged ? vec_load(c->d + here) : vec_set(1));
-                if (x->vector) vec_store_part(f->decay + decays + i, dd, keys - i);
+                if (x->vector) vec_store_part(to.decay + i, dd, keys - i);
                 sum_d += dd;
             }
             sum_k += k * dk;
-            vec_store(w->totals[0] + total + i, vec_load(w->totals[0] + total + i) + dq);
-            vec_store(w->totals[1] + total + i, vec_load(w->totals[1] + total + i) + dk);
-            if (x->mode == DPLR) {
-                vec_store(w->totals[2] + total + i, vec_load(w->totals[2] + total + i) + vec_load(g->a + here));
-                vec_store(w->totals[3] + total + i, vec_load(w->totals[3] + total + i) + vec_load(g->b + here));
-            }
+            row_add(&sum[0], i, keys, dq);
+            row_add(&sum[1], i, keys, dk);
+            if (x->mode != DPLR) continue;
+            row_add(&sum[2], i, keys, vec_load(g->a + here));
+            row_add(&sum[3], i, keys, vec_load(g->b + here));
         }
         if (f->decay && c->scalar) f->decay[gate] = g->d[t] * (x->logged ? c->d[t] : 1);
         else if (f->decay && !x->vector) f->decay[gate] = vec_sum(sum_d);
@@ -149,23 +180,8 @@ static void store_columns(const struct matrix_backward *f, const struct work *w,
             f->beta[gate_index(x, p, time)] = vec_sum(sum);
         }
         if (!f->v) continue;
-        real *to = f->v + ((p->row * x->steps + time) * x->value_heads + p->value_head) * x->values + p->first;
+        real *to = gradient_rows(f, p, time).v;
         for (int64_t i = 0; i < own; i += RIT_LANES) vec_store_part(to + i, beta * vec_load(dw + i), own - i);
-    }
-}
-
-static void store_rows(const struct matrix_backward *f, const struct work *w, const struct place *p) {
-    const struct matrix *x = &f->x;
-    const int64_t keys = x->keys, width = w->chunk.width;
-    real *to[] = {f->q, f->k, f->a, f->b};
-    for (int64_t t = 0; t < w->steps; t++) {
-        const int64_t time = w->start + t;
-        const int64_t row = ((part_row(x, p) * x->steps + time) * x->heads + p->head) * keys;
-        const real gain = x->gain.at ? *AT(x->gain, p->row, time, p->head) : 1;
-        const real factor[] = {(real)x->scale, gain, 1, 1};
-        for (int j = 0; j < 4; j++)
-            for (int64_t i = 0; to[j] && i < keys; i += RIT_LANES)
-                vec_store_part(to[j] + row + i, factor[j] * vec_load(w->totals[j] + t * width + i), keys - i);
     }
 }
 
@@ -186,8 +202,8 @@ static void store_gradient(const struct matrix_backward *f, int64_t index, int64
     const int64_t keys = f->x.keys, values = f->x.values;
     for (int64_t v = first; v < end; v++) {
         const real *row = from + (v - first) * width;
-        if (v == values) memcpy(f->before_n + index * keys, row, (size_t)keys * sizeof(real));
-        else
+        if (v == values && f->before_n) memcpy(f->before_n + index * keys, row, (size_t)keys * sizeof(real));
+        if (v < values && f->before)
             for (int64_t i = 0; i < keys; i++) f->before[(index * keys + i) * values + v] = row[i];
     }
 }
