@@ -63,6 +63,7 @@ def load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(path()))
     library.rit_set_threads.argtypes = [ctypes.c_int64]
     library.rit_set_threads.restype = None
+    library.rit_set_parting.argtypes, library.rit_set_parting.restype = [ctypes.c_int64], None
     library.rit_supports.argtypes = [ctypes.c_char_p]
     library.rit_widest.restype = ctypes.c_char_p
     library.rit_set_team.argtypes, library.rit_set_team.restype = [ctypes.c_void_p], None

@@ -89,6 +89,9 @@ def run(name):
     return [output, *last, *grads]
 
 
+TEAMS = [name for name in calls() if name.startswith(("lstm", "gru", "mgu", "elman", "slstm"))]
+
+
 def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
@@ -109,6 +112,21 @@ def test_several_python_threads_at_once():
     with ThreadPoolExecutor(4) as pool:
         for name, found in zip(names, pool.map(run, names), strict=True):
             assert same(alone[name], found), name
+
+
+@pytest.mark.parametrize("parting", [1, 2, 2**62])
+@pytest.mark.parametrize("name", TEAMS)
+def test_same_bits_whenever_a_team_parts(name, parting):
+    """All members come, whatever else the machine does, and part at the first or second meeting, or never."""
+    torch.set_num_threads(1)
+    alone = run(name)
+    _library.load().rit_set_parting(parting)
+    try:
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            assert same(alone, run(name)), f"{threads} threads"
+    finally:
+        _library.load().rit_set_parting(0)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads cannot be put on one core here")

@@ -182,11 +182,15 @@ void rit_parallel(int64_t n, rit_body body, void *context) {
 
 enum { MOST_MEMBERS = 16, SPINS = 1000, COMING_NANOSECONDS = 200000, LATE_NANOSECONDS = 500000 };
 static const int64_t CLOSED = (int64_t)1 << 32;
+static atomic_llong parting;
+
+void rit_set_parting(int64_t meeting) { atomic_store(&parting, meeting); }
 
 struct rit_team {
     rit_member body;
     void *context;
     int64_t wanted;
+    int arranged;      /* all come, and when they part is known */
     atomic_llong roll; /* how many came; CLOSED when no more are let in */
     atomic_llong last; /* the meeting at which they part */
     atomic_int late;   /* somebody was */
@@ -221,13 +225,16 @@ static void join(void *context, int64_t unused) {
     do {
         if (came & CLOSED) return;
     } while (!atomic_compare_exchange_weak(&t->roll, &came, came + 1));
-    if (came + 1 < t->wanted) WAIT_FOR(atomic_load(&t->roll) & CLOSED, COMING_NANOSECONDS);
+    if (came + 1 < t->wanted && !WAIT_FOR(atomic_load(&t->roll) & CLOSED, COMING_NANOSECONDS))
+        while (t->arranged && !(atomic_load(&t->roll) & CLOSED)) sched_yield();
     atomic_fetch_or(&t->roll, CLOSED);
     t->body(t->context, t, came);
 }
 
 void rit_together(int64_t most, rit_member body, void *context) {
-    struct rit_team t = {.body = body, .context = context, .wanted = 1, .last = INT64_MAX};
+    const int64_t arranged = atomic_load(&parting);
+    struct rit_team t = {.body = body, .context = context, .wanted = 1, .arranged = arranged > 0};
+    atomic_init(&t.last, arranged > 0 ? arranged : INT64_MAX);
     const int64_t helpers = take(most < MOST_MEMBERS ? most : MOST_MEMBERS);
     t.wanted += helpers;
     if (helpers)
@@ -237,9 +244,10 @@ void rit_together(int64_t most, rit_member body, void *context) {
 }
 
 int rit_meet(struct rit_team *t, int64_t place) {
-    const int64_t size = rit_team_size(t), meeting = atomic_load_explicit(&t->member[place].met, memory_order_relaxed) + 1;
+    const int64_t size = rit_team_size(t);
+    const int64_t meeting = atomic_load_explicit(&t->member[place].met, memory_order_relaxed) + 1;
     /* Place 0 decides, before it comes: so that all find the same. */
-    if (!place && atomic_load_explicit(&t->late, memory_order_relaxed)) atomic_store(&t->last, meeting);
+    if (!place && !t->arranged && atomic_load_explicit(&t->late, memory_order_relaxed)) atomic_store(&t->last, meeting);
     atomic_store_explicit(&t->member[place].met, meeting, memory_order_release);
     for (int64_t i = 0; i < size; i++)
         if (!WAIT_FOR(atomic_load_explicit(&t->member[i].met, memory_order_acquire) >= meeting, LATE_NANOSECONDS)) {
