@@ -6,7 +6,7 @@
 
 #include "cell_act.h"
 
-enum { DIAGONAL_STATES = 2, DIAGONAL_GATES = 3, DIAGONAL_WEIGHTS = 5, DIAGONAL_WIDE = 4 };
+enum { DIAGONAL_STATES = 2, DIAGONAL_GATES = 3, DIAGONAL_WEIGHTS = 5, DIAGONAL_WIDE = 4, DIAGONAL_AHEAD = 4 };
 
 /* Every field is 8 bytes. Tensors without strides are contiguous; absent ones are null. */
 struct diagonal {
@@ -64,8 +64,12 @@ INLINE void diagonal_forward_item(const struct diagonal_call *call, int64_t item
         const int64_t place = it.span.row * cell->steps + t;
         DIAGONAL_EACH(v, at) {
             vec u[DIAGONAL_GATES];
-            for (int g = 0; g < DIAGONAL_GATES; g++)
-                u[g] = cell_load(cell->u + it.span.row * cell->u_row + t * cell->u_time + g * cell->u_gate + at, n);
+            const act *inputs = cell->u + it.span.row * cell->u_row + t * cell->u_time + at;
+            for (int g = 0; g < DIAGONAL_GATES; g++) {
+                __builtin_prefetch(inputs + g * cell->u_gate + DIAGONAL_AHEAD * cell->u_time);
+                u[g] = cell_load(inputs + g * cell->u_gate, n);
+            }
+            __builtin_prefetch(cell->y + (place + DIAGONAL_AHEAD) * D + at, 1);
             step(u, w[v], h[v]);
             cell_store(cell->y + place * D + at, h[v][0], n);
             for (int s = 0; cell->trace && s < states; s++)
@@ -94,8 +98,14 @@ INLINE void diagonal_backward_item(const struct diagonal_call *call, int64_t ite
         const int64_t place = it.span.row * cell->steps + t;
         DIAGONAL_EACH(v, at) {
             vec u[DIAGONAL_GATES], du[DIAGONAL_GATES], before[DIAGONAL_STATES];
-            for (int g = 0; g < DIAGONAL_GATES; g++)
-                u[g] = cell_load(cell->u + it.span.row * cell->u_row + t * cell->u_time + g * cell->u_gate + at, n);
+            const act *inputs = cell->u + it.span.row * cell->u_row + t * cell->u_time + at;
+            for (int g = 0; g < DIAGONAL_GATES; g++) {
+                __builtin_prefetch(inputs + g * cell->u_gate - DIAGONAL_AHEAD * cell->u_time);
+                __builtin_prefetch(cell->du + ((place - DIAGONAL_AHEAD) * DIAGONAL_GATES + g) * D + at, 1);
+                u[g] = cell_load(inputs + g * cell->u_gate, n);
+            }
+            if (cell->dy) __builtin_prefetch(cell->dy + (place - DIAGONAL_AHEAD) * D + at);
+            for (int s = 0; s < states; s++) __builtin_prefetch(cell->trace + ((place - 1 - DIAGONAL_AHEAD) * states + s) * D + at);
             for (int s = 0; s < states; s++)
                 before[s] = t > it.span.start ? vec_load_part(cell->trace + ((place - 1) * states + s) * D + at, n)
                                               : vec_load_part(cell->state[s] + it.index * D + at, n);

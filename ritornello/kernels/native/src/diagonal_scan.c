@@ -101,11 +101,17 @@ INLINE void back_vector(const act *a, const act *g, const real *before, real *dh
     vec_store_part(dh, times(act_load_part(a, rest), d, is_complex, 1), rest);
 }
 
-INLINE void back_step(const act *a, const act *g, const real *before, real *dh, act *da, act *db, int64_t width,
-                      int is_complex) {
+/* One step of a block back; (a_next, g_next, d_next) elements on lie the next one's a, gradient of h, and gradients of a and b. */
+INLINE void back_step(const act *a, const act *g, const real *before, real *dh, act *da, act *db, int64_t width, int64_t a_next,
+                      int64_t g_next, int64_t d_next, int is_complex) {
     int64_t c = 0;
-    for (; c + RIT_LANES <= width; c += RIT_LANES)
+    for (; c + RIT_LANES <= width; c += RIT_LANES) {
+        __builtin_prefetch(a + c + a_next);
+        if (g) __builtin_prefetch(g + c + g_next);
+        if (da) __builtin_prefetch(da + c + d_next, 1);
+        if (db) __builtin_prefetch(db + c + d_next, 1);
         back_vector(a + c, g ? g + c : 0, before + c, dh + c, da ? da + c : 0, db ? db + c : 0, RIT_LANES, is_complex);
+    }
     if (c < width)
         back_vector(a + c, g ? g + c : 0, before + c, dh + c, da ? da + c : 0, db ? db + c : 0, width - c, is_complex);
 }
@@ -131,7 +137,8 @@ INLINE void backward(const struct job *job, int64_t index, int is_complex) {
         }
         for (int64_t t = to - 1; t >= from; t--)
             back_step(pa + t * a->a_step, pg ? pg + t * a->grad_step : 0, h + (h ? (t - from) * block : 0), dh,
-                      a->da ? a->da + base + t * C : 0, a->db ? a->db + base + t * C : 0, width, is_complex);
+                      a->da ? a->da + base + t * C : 0, a->db ? a->db + base + t * C : 0, width, -AHEAD * a->a_step,
+                      -AHEAD * a->grad_step, -AHEAD * C, is_complex);
     }
     free(h);
     if (a->dstate) memcpy(a->dstate + n * C + c0, dh, (size_t)width * sizeof *dh);

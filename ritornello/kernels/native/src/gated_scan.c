@@ -60,9 +60,12 @@ INLINE void step(const act *gate, const act *value, const real *before, real *h,
 
 /* dh ← dh + grad; dz = dh (g(v) − h); dgate = dz z (1 − z); dv = dh z g′(v); dh ← (1 − z) dh. */
 INLINE void back_step(const act *gate, const act *value, const act *grad, const real *before, real *dh, act *dgate,
-                      act *dvalue, int64_t width, enum activation kind) {
+                      act *dvalue, int64_t width, int64_t grad_next, int64_t d_next, enum activation kind) {
     for (int64_t c = 0; c < width; c += RIT_LANES) {
         const int64_t rest = rit_min(width - c, RIT_LANES);
+        if (grad) __builtin_prefetch(grad + c + grad_next);
+        __builtin_prefetch(dgate + c + d_next, 1);
+        __builtin_prefetch(dvalue + c + d_next, 1);
         const vec z = vec_sigmoid(act_load_part(gate + c, rest)), v = act_load_part(value + c, rest);
         const vec g = candidate(v, kind);
         vec d = vec_load_part(dh + c, rest);
@@ -129,7 +132,7 @@ INLINE void backward(const struct job *job, int64_t index, enum activation kind)
         for (int64_t t = to - 1; t >= from; t--)
             back_step(x.gate + t * a->gate_step, x.value + t * a->value_step, grad ? grad + t * a->grad_step : 0,
                       h + (t - from) * MOST, dh, a->dgate + x.out_base + t * C, a->dvalue + x.out_base + t * C, x.width,
-                      kind);
+                      -AHEAD * a->grad_step, -AHEAD * C, kind);
     }
     free(h);
     memcpy(a->dstate + x.base, dh, (size_t)x.width * sizeof *dh);

@@ -167,18 +167,29 @@ static struct work work_new(int64_t N) {
     return w;
 }
 
-/* Where one vector of channels of a block reads its rows; grad is null where there is none. */
+/* Where one vector of channels of a block reads its rows, and writes them; grad is null where there is none. */
 struct rows {
     const act *x, *delta, *grad;
-    int64_t x_step, delta_step, grad_step, count;
+    act *dx, *ddelta;
+    int64_t x_step, delta_step, grad_step, d_step, count;
 };
 
 static struct rows rows_of(const struct arguments *a, const struct place *p, int64_t c) {
+    const int64_t d = p->span.row * a->steps * a->channels + p->c0 + c;
     return (struct rows){
         a->x + p->span.row * a->x_row + p->c0 + c, a->delta + p->span.row * a->delta_row + p->c0 + c,
-        a->grad ? a->grad + p->span.row * a->grad_row + p->c0 + c : 0,
-        a->x_step, a->delta_step, a->grad_step, rit_min(p->width - c, RIT_LANES),
+        a->grad ? a->grad + p->span.row * a->grad_row + p->c0 + c : 0, a->dx + d, a->ddelta + d,
+        a->x_step, a->delta_step, a->grad_step, a->channels, rit_min(p->width - c, RIT_LANES),
     };
+}
+
+/* Ask for what is written of step t, and for the rows of the chunk that comes next. */
+INLINE void rows_fetch(const struct rows *r, int64_t t) {
+    __builtin_prefetch(r->dx + t * r->d_step, 1);
+    __builtin_prefetch(r->ddelta + t * r->d_step, 1);
+    __builtin_prefetch(r->x + (t - CHUNK) * r->x_step);
+    __builtin_prefetch(r->delta + (t - CHUNK) * r->delta_step);
+    if (r->grad) __builtin_prefetch(r->grad + (t - CHUNK) * r->grad_step);
 }
 
 INLINE vec row_of(const act *x, int64_t step, int64_t t, int64_t count) {
@@ -197,6 +208,7 @@ INLINE void back_group(const struct work *w, const struct rows *r, const real *c
         h[n] = n0 + n < N ? vec_load(checkpoint + lane) : vec_set(0);
     }
     for (int64_t i = 0; i < to - from; i++) {
+        if (!n0) rows_fetch(r, from + i);
         const vec delta = row_of(r->delta, r->delta_step, from + i, r->count);
         const vec added = delta * row_of(r->x, r->x_step, from + i, r->count);
         for (int n = 0; n < GROUP; n++) {
@@ -242,9 +254,8 @@ static void back_rows(const struct arguments *a, const struct place *p, const st
     for (int64_t t = from; t < to; t++) {
         const vec g = row_of(r->grad, r->grad_step, t, r->count), x = row_of(r->x, r->x_step, t, r->count);
         const vec of_added = vec_load(w->of_added + (t - from) * BLOCK + c);
-        const int64_t at = (p->span.row * a->steps + t) * a->channels + p->c0 + c;
-        act_store_part(a->dx + at, of_added * row_of(r->delta, r->delta_step, t, r->count) + skip * g, r->count);
-        act_store_part(a->ddelta + at, vec_load(w->through + (t - from) * BLOCK + c) + of_added * x, r->count);
+        act_store_part(r->dx + t * r->d_step, of_added * row_of(r->delta, r->delta_step, t, r->count) + skip * g, r->count);
+        act_store_part(r->ddelta + t * r->d_step, vec_load(w->through + (t - from) * BLOCK + c) + of_added * x, r->count);
         dD += g * x;
     }
     vec_store(w->dD + c, dD);
