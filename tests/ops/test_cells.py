@@ -140,6 +140,17 @@ def test_gradients_are_those_of_torch_nn(cell):
     close(got, torch.autograd.grad(want.square().sum() + sum(s.sin().sum() for s in want_last), wanted), 1e-11)
 
 
+@pytest.mark.parametrize("name", ["reference", "native"])
+def test_the_stabiliser_of_slstm_is_not_differentiated(name):
+    u, weight = torch.randn(2, 3, 4, 8), torch.randn(4, 1, 8, 8)
+    h, c, n, m = torch.rand(4, 2, 8).requires_grad_().unbind()
+    with registry.backend(name):
+        y = ops.slstm(u, weight, (h, c, n, m))[0]
+    of_c, of_m = torch.autograd.grad(y.sum(), (c, m), allow_unused=True)
+    assert of_c.abs().max() > 0
+    assert of_m is None or not of_m.any()
+
+
 def test_slstm_from_nothing_with_gates_far_below_zero():
     u = torch.full((1, 3, 4, 2), -300.0)
     u[:, :, 2] = 1.0

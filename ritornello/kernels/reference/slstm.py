@@ -23,4 +23,4 @@ def forward(u, weight, h, c, n, m, cu_seqlens, save):
         h = torch.sigmoid(o) * c / n
         return h, (h, c, n, m_new)
 
-    return loop(step, (u,), (h, c, n, m), u[:, :, 0], cu_seqlens)
+    return loop(step, (u,), (h, c, n, m.detach()), u[:, :, 0], cu_seqlens)

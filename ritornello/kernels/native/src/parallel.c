@@ -189,7 +189,7 @@ void rit_set_parting(int64_t meeting) { atomic_store(&parting, meeting); }
 struct rit_team {
     rit_member body;
     void *context;
-    int64_t wanted;
+    int64_t wanted, patience;
     int arranged;      /* all come, and when they part is known */
     atomic_llong roll; /* how many came; CLOSED when no more are let in */
     atomic_llong last; /* the meeting at which they part */
@@ -231,9 +231,10 @@ static void join(void *context, int64_t unused) {
     t->body(t->context, t, came);
 }
 
-void rit_together(int64_t most, rit_member body, void *context) {
+void rit_together(int64_t most, int64_t between, rit_member body, void *context) {
     const int64_t arranged = atomic_load(&parting);
     struct rit_team t = {.body = body, .context = context, .wanted = 1, .arranged = arranged > 0};
+    t.patience = between < LATE_NANOSECONDS ? LATE_NANOSECONDS : between;
     atomic_init(&t.last, arranged > 0 ? arranged : INT64_MAX);
     const int64_t helpers = take(most < MOST_MEMBERS ? most : MOST_MEMBERS);
     t.wanted += helpers;
@@ -250,7 +251,7 @@ int rit_meet(struct rit_team *t, int64_t place) {
     if (!place && !t->arranged && atomic_load_explicit(&t->late, memory_order_relaxed)) atomic_store(&t->last, meeting);
     atomic_store_explicit(&t->member[place].met, meeting, memory_order_release);
     for (int64_t i = 0; i < size; i++)
-        if (!WAIT_FOR(atomic_load_explicit(&t->member[i].met, memory_order_acquire) >= meeting, LATE_NANOSECONDS)) {
+        if (!WAIT_FOR(atomic_load_explicit(&t->member[i].met, memory_order_acquire) >= meeting, t->patience)) {
             atomic_store(&t->late, 1);
             while (atomic_load_explicit(&t->member[i].met, memory_order_acquire) < meeting) sched_yield();
         }

@@ -36,8 +36,9 @@ static inline void rit_parallel_sized(int64_t n, int64_t work, rit_body body, vo
 struct rit_team;
 typedef void (*rit_member)(void *context, struct rit_team *team, int64_t place);
 
-/* body(context, team, place) on up to `most` threads at once; returns when all have returned. */
-void rit_together(int64_t most, rit_member body, void *context);
+/* body(context, team, place) on up to `most` threads at once; returns when all have returned. `between`: the nanoseconds that
+ * the work from one meeting to the next may take on a slow machine, before which nobody is late. */
+void rit_together(int64_t most, int64_t between, rit_member body, void *context);
 
 /* How many came. */
 int64_t rit_team_size(const struct rit_team *team);
