@@ -32,7 +32,7 @@ static void written_back(const struct chunk *k, const struct columns *c, const r
                          const real *gradient, real *to) {
     const int64_t keys = k->width;
     transpose(written, keys, k->steps, keys, scratch, CHUNK);
-    product(c->count, CHUNK, keys, (struct factor){gradient, keys, 1}, scratch, CHUNK, SET, 0, c->dt, CHUNK);
+    product(c->count, CHUNK, keys, (struct factor){gradient, keys, 1}, scratch, CHUNK, SET, c->dt, CHUNK);
     transpose(c->dt, CHUNK, c->count, CHUNK, to, c->width);
     product_triangle(0, k->steps, c->width, (struct factor){pairs, 1, CHUNK}, c->go, c->width, to, c->width);
 }
@@ -52,9 +52,9 @@ static void columns_back(int64_t mode, struct chunk *k, struct rows_back *g, con
     const int64_t keys = k->width, steps = k->steps, count = c->count, width = c->width;
     const struct factor go = {c->go, width, 1}, w = {c->w, width, 1}, r = {c->r, width, 1}, dr = {c->dr, width, 1};
     chunk_fetch(k, 2);
-    product(steps, keys, count, w, gradient, keys, SET, 0, g->ke, keys);
+    product(steps, keys, count, w, gradient, keys, SET, g->ke, keys);
     chunk_fetch(k, 2);
-    if (mode == DPLR) product(steps, keys, count, r, gradient, keys, SET, 0, g->be, keys);
+    if (mode == DPLR) product(steps, keys, count, r, gradient, keys, SET, g->be, keys);
     for (int64_t i = 0; i < keys; i += RIT_LANES) vec_store(g->de + i, dot_columns(gradient + i, state + i, count, keys));
     written_back(k, c, k->ke, k->qk, k->kt, gradient, c->dw);
     if (mode == DPLR) written_back(k, c, k->be, k->qb, k->bt, gradient, c->dr);
@@ -63,29 +63,29 @@ static void columns_back(int64_t mode, struct chunk *k, struct rows_back *g, con
     chunk_fetch(k, 3);
 
     transpose(c->w, width, steps, width, c->wt, CHUNK);
-    product(steps, keys, count, go, state, keys, SET, 0, g->qs, keys);
+    product(steps, keys, count, go, state, keys, SET, g->qs, keys);
     chunk_fetch(k, 3);
-    product(steps, CHUNK, count, go, c->wt, CHUNK, SET, 0, g->qk, CHUNK);
+    product(steps, CHUNK, count, go, c->wt, CHUNK, SET, g->qk, CHUNK);
     chunk_fetch(k, CHUNK);
-    product(count, keys, steps, (struct factor){c->go, 1, width}, k->qs, keys, SCALE_COLUMNS, k->de, gradient, keys);
+    product_scaled(count, keys, steps, (struct factor){c->go, 1, width}, k->qs, keys, k->de, gradient, gradient, keys);
     if (!chunk_erases(mode)) return;
-    product(steps, keys, count, dr, state, keys, SET, 0, g->as, keys);
-    product(steps, CHUNK, count, dr, c->wt, CHUNK, SET, 0, g->ak, CHUNK);
-    product(count, keys, steps, (struct factor){c->dr, 1, width}, k->as, keys, ADD, 0, gradient, keys);
+    product(steps, keys, count, dr, state, keys, SET, g->as, keys);
+    product(steps, CHUNK, count, dr, c->wt, CHUNK, SET, g->ak, CHUNK);
+    product(count, keys, steps, (struct factor){c->dr, 1, width}, k->as, keys, ADD, gradient, keys);
     if (mode != DPLR) return;
     transpose(c->r, width, steps, width, c->rt, CHUNK);
-    product(steps, CHUNK, count, go, c->rt, CHUNK, SET, 0, g->qb, CHUNK);
-    product(steps, CHUNK, count, dr, c->rt, CHUNK, SET, 0, g->ab, CHUNK);
+    product(steps, CHUNK, count, go, c->rt, CHUNK, SET, g->qb, CHUNK);
+    product(steps, CHUNK, count, dr, c->rt, CHUNK, SET, g->ab, CHUNK);
 }
 
 /* --------------------------------------------------------------------------------------------------- the pass */
 
-static void load(const struct matrix_backward *f, struct work *w, const struct place *p, int64_t chunk) {
+static void load(const struct matrix_backward *f, struct work *w, const struct place *p, int64_t chunk, int reads) {
     const int64_t start = w->start + chunk * CHUNK;
     w->chunk.steps = rit_min(CHUNK, w->steps - chunk * CHUNK);
     w->chunk.d = w->decays + chunk * CHUNK * w->chunk.width;
-    chunk_load(&f->x, &w->chunk, &(struct chunk_place){p->row, p->head, p->value_head, start});
-    load_columns(f, w, p, start);
+    chunk_load(&f->x, &w->chunk, &(struct chunk_place){p->row, p->head, p->value_head, start}, reads);
+    load_columns(f, w, p, start, reads);
 }
 
 /* The rows that this chunk's gradients are written to, and those of the same chunk in the segment before, which is next. */
@@ -122,16 +122,15 @@ static void run_segment(const struct matrix_backward *f, struct work *w, const s
         chunk_decays(x, &at, rit_min(CHUNK, w->steps - j * CHUNK), keys, w->decays + j * CHUNK * keys);
         if (j + 1 == chunks) break;
         real *next = w->states + (j + 1) * size;
-        load(f, w, p, j);
+        load(f, w, p, j, 0);
         chunk_to_end(x, &w->chunk);
-        memcpy(next, next - size, (size_t)size * sizeof(real));
-        product(c->count, keys, CHUNK, (struct factor){c->w, 1, c->width}, w->chunk.ke, keys, SCALE_COLUMNS, w->chunk.de, next, keys);
+        product_scaled(c->count, keys, CHUNK, (struct factor){c->w, 1, c->width}, w->chunk.ke, keys, w->chunk.de, next - size, next, keys);
         if (x->mode == DPLR)
-            product(c->count, keys, CHUNK, (struct factor){c->r, 1, c->width}, w->chunk.be, keys, ADD, 0, next, keys);
+            product(c->count, keys, CHUNK, (struct factor){c->r, 1, c->width}, w->chunk.be, keys, ADD, next, keys);
     }
     for (int64_t j = chunks - 1; j >= 0; j--) {
         const int64_t start = w->start + j * CHUNK;
-        load(f, w, p, j);
+        load(f, w, p, j, 1);
         look_ahead(f, w, p, j, passed);
         chunk_prepare(x, &w->chunk);
         columns_back(x->mode, &w->chunk, &w->rows, c, w->states + j * size, gradient);

@@ -91,18 +91,19 @@ static void chunk_decays(const struct matrix *x, const struct chunk_place *p, in
     for (int64_t t = 0; t < CHUNK && x->logged; t += RIT_LANES) vec_store(to + t, vec_exp(vec_load(to + t)));
 }
 
-static void chunk_load(const struct matrix *x, struct chunk *c, const struct chunk_place *p) {
+/* The rows of a chunk; without those that read, which its end does not ask for. */
+static void chunk_load(const struct matrix *x, struct chunk *c, const struct chunk_place *p, int reads) {
     const int64_t keys = x->keys, width = c->width;
     for (int64_t t = 0; t < c->steps; t++) {
         const int64_t time = p->time + t, at = t * width;
-        matrix_row(c->q + at, AT(x->q, p->row, time, p->head), keys, (real)x->scale);
+        if (reads) matrix_row(c->q + at, AT(x->q, p->row, time, p->head), keys, (real)x->scale);
         matrix_row(c->k + at, AT(x->k, p->row, time, p->head), keys, x->gain.at ? *AT(x->gain, p->row, time, p->head) : 1);
         if (x->mode == DPLR) {
-            matrix_row(c->a + at, AT(x->a, p->row, time, p->head), keys, 1);
+            if (reads) matrix_row(c->a + at, AT(x->a, p->row, time, p->head), keys, 1);
             matrix_row(c->b + at, AT(x->b, p->row, time, p->head), keys, 1);
         }
         if (x->mode == DELTA) c->beta[t] = *AT(x->beta, p->row, time, p->value_head);
-        if (x->mode == BONUS) c->beta[t] = matrix_bonus(x->bonus + p->value_head * keys, c->k + at, c->q + at, keys);
+        if (x->mode == BONUS && reads) c->beta[t] = matrix_bonus(x->bonus + p->value_head * keys, c->k + at, c->q + at, keys);
     }
 }
 
@@ -230,7 +231,7 @@ static void pairs(int early, int strict, struct chunk *c, const real *x, const r
 
 /* The same for a scalar decay; `bare` without it. */
 static void scalar_pairs(int strict, const struct chunk *c, const real *x, const real *yt, real *bare, real *to) {
-    product(c->steps, CHUNK, c->width, (struct factor){x, c->width, 1}, yt, CHUNK, SET, 0, bare, CHUNK);
+    product(c->steps, CHUNK, c->width, (struct factor){x, c->width, 1}, yt, CHUNK, SET, bare, CHUNK);
     for (int64_t t = 0; t < c->steps; t++) {
         for (int64_t at = t * CHUNK; at < (t + 1) * CHUNK; at += RIT_LANES)
             vec_store(to + at, vec_load(bare + at) * vec_load(c->between + at));

@@ -54,7 +54,8 @@ static real normaliser(const struct matrix_backward *f, const struct place *p, i
     return -vec_sum(sum) * *AT(x->norm, p->row, time, p->head) * *AT(f->slope, p->row, time, p->head);
 }
 
-static void load_columns(const struct matrix_backward *f, const struct work *w, const struct place *p, int64_t start) {
+/* The columns of a chunk; without the gradients of what is read, which its end does not ask for. */
+static void load_columns(const struct matrix_backward *f, const struct work *w, const struct place *p, int64_t start, int reads) {
     const struct matrix *x = &f->x;
     const struct columns *c = &w->columns;
     const int64_t own = rit_min(p->end, x->values) - p->first; /* the others are mLSTM's n, if it is among these columns */
@@ -62,19 +63,19 @@ static void load_columns(const struct matrix_backward *f, const struct work *w, 
         const int64_t time = start + t;
         const real norm = x->norm.at ? *AT(x->norm, p->row, time, p->head) : 1;
         const act *v = AT(x->v, p->row, time, p->value_head) + p->first;
-        const act *go = f->go.at ? AT(f->go, p->row, time, p->value_head) + p->first : 0;
+        const act *go = reads && f->go.at ? AT(f->go, p->row, time, p->value_head) + p->first : 0;
         const real *kept = x->kept ? matrix_kept(x, p->row, time, p->value_head) + p->first : 0;
         real *to_go = c->go + t * c->width, *to_w = c->w + t * c->width, *to_r = c->r + t * c->width;
         for (int64_t i = 0; i < c->width; i += RIT_LANES) {
             const int64_t left = rit_max(own - i, 0);
             const vec r = kept && left ? vec_load_part(kept + i, left) : (vec){0};
-            vec_store(to_go + i, go && left ? act_load_part(go + i, left) * norm : (vec){0});
+            if (reads) vec_store(to_go + i, go && left ? act_load_part(go + i, left) * norm : (vec){0});
             vec_store(to_w + i, !left ? (vec){0} : x->mode == DELTA ? w->chunk.beta[t] * r : act_load_part(v + i, left));
             vec_store(to_r + i, r);
         }
         if (own < c->count) {
             to_w[own] = 1;
-            to_go[own] = f->go.at ? normaliser(f, p, time) : 0;
+            to_go[own] = go ? normaliser(f, p, time) : 0;
         }
     }
 }
