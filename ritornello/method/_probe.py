@@ -111,7 +111,7 @@ def _call(cell: Cell, name: str, u: Tree, h: Tree) -> Tree:
     versions = [x._version for x in pytree.tree_leaves(given)]  # what changed a number into itself counts too
     try:
         result = cell.step(*given)
-    except (NotImplementedError, RitornelloError):  # sentences
+    except (NotImplementedError, RitornelloError):  # these are sentences already
         raise
     except Exception as error:
         error.add_note(
